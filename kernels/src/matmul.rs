@@ -1,0 +1,188 @@
+//! A safe door to crate `gemm`: strided views of slices, checked when they are made. Nothing here
+//! knows about tensors.
+//!
+//! Each element is one sum over k in a fixed order, whatever the number of threads.
+#![expect(
+    unsafe_code,
+    reason = "gemm takes raw pointers; bounds are checked on construction"
+)]
+
+use gemm::Parallelism;
+
+/// A read-only matrix in a slice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// `rows` rows of `columns` values, the rows `row_stride` apart.
+    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(),
+            "matrix {rows}x{columns} with row stride {row_stride} in {} values",
+            data.len()
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
+    /// The transposed view.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A matrix in a slice, to be written: rows do not overlap.
+#[derive(Debug)]
+pub(crate) struct MatMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatMut<'a> {
+    /// `rows` rows of `columns` values, the rows `row_stride` apart.
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(
+            row_stride >= columns,
+            "rows of {columns} values at stride {row_stride} overlap"
+        );
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(),
+            "matrix {rows}x{columns} with row stride {row_stride} in {} values",
+            data.len()
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+        }
+    }
+}
+
+/// What happens to the values that the destination holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    Overwrite,
+    Add,
+}
+
+/// Who works on one product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// The calling thread (for products inside a parallel loop).
+    One,
+    /// All of rayon's current pool, where the product is large enough.
+    Pool,
+}
+
+/// dst = scale · a·b, or dst += scale · a·b.
+pub(crate) fn matmul(
+    dst: MatMut<'_>,
+    destination: Destination,
+    (a, b): (Mat<'_>, Mat<'_>),
+    scale: f32,
+    threads: Threads,
+) {
+    assert!(
+        a.rows == dst.rows && b.columns == dst.columns && a.columns == b.rows,
+        "product of {}x{} and {}x{} into {}x{}",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns,
+        dst.rows,
+        dst.columns
+    );
+    // SAFETY: `dst` is a live exclusive borrow whose extent its constructor checked.
+    unsafe {
+        call_gemm(
+            dst.data.as_mut_ptr(),
+            dst.row_stride,
+            destination,
+            (a, b),
+            (scale, threads),
+        );
+    }
+}
+
+/// a·b in a new vector, which is written once (not zeroed first).
+pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, threads: Threads) -> Vec<f32> {
+    assert_eq!(a.columns, b.rows, "inner dimensions of a product");
+    let len = a.rows * b.columns;
+    let mut values = Vec::with_capacity(len);
+    // SAFETY: the capacity holds a.rows rows of b.columns values at stride b.columns; with
+    // `Overwrite` gemm writes every element and reads none before, so all `len` are initialised.
+    unsafe {
+        let dst: *mut f32 = values.as_mut_ptr();
+        call_gemm(
+            dst,
+            b.columns,
+            Destination::Overwrite,
+            (a, b),
+            (1.0, threads),
+        );
+        values.set_len(len);
+    }
+    values
+}
+
+/// # Safety
+/// `dst` must be valid for writes of a.rows rows of b.columns values, `row_stride` apart, and hold
+/// initialised values when they are added to; nothing else may access them during the call.
+unsafe fn call_gemm(
+    dst: *mut f32,
+    row_stride: usize,
+    destination: Destination,
+    (a, b): (Mat<'_>, Mat<'_>),
+    (scale, threads): (f32, Threads),
+) {
+    let stride = |value: usize| isize::try_from(value).expect("a slice is at most isize::MAX long");
+    let read_dst = destination == Destination::Add;
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::Pool => Parallelism::Rayon(0),
+    };
+    // SAFETY: `a` and `b` were checked against their slices; `dst` is the caller's promise.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            dst,
+            1,
+            stride(row_stride),
+            read_dst,
+            a.data.as_ptr(),
+            stride(a.column_stride),
+            stride(a.row_stride),
+            b.data.as_ptr(),
+            stride(b.column_stride),
+            stride(b.row_stride),
+            if read_dst { 1.0 } else { 0.0 },
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
