@@ -1,0 +1,431 @@
+//! What the operator typed ([`Args`]) becomes what the server runs with ([`ServerConfig`]). The only
+//! reader of arguments and environment; all mistakes are reported at once. Nothing here loads a model.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+
+#[cfg(test)]
+mod tests;
+
+/// Slots in a KV block on a CPU: small, since nothing there asks for more and less is wasted.
+pub const DEFAULT_BLOCK_SIZE: u32 = 16;
+/// Sequences in one step. Enough that the matrix products of a small model run at full speed.
+pub const DEFAULT_MAX_NUM_SEQS: u32 = 256;
+/// Tokens in one step on a CPU: a prefill chunk of this size costs a decode about one step.
+pub const DEFAULT_MAX_NUM_BATCHED_TOKENS: u32 = 2048;
+/// GSM8K's 7,473 training questions fit, each as a stream of its own.
+pub const DEFAULT_MAX_QUEUED_REQUESTS: u32 = 8192;
+/// Long enough that a reasoned answer is not cut.
+pub const DEFAULT_MAX_TOKENS: u32 = 1024;
+/// How long running requests may take to finish after a stop signal.
+pub const DEFAULT_GRACE_MS: u64 = 30_000;
+/// An auth token shorter than this can be guessed.
+const MIN_AUTH_TOKEN_BYTES: usize = 16;
+
+const EXAMPLES: &str = "\
+Examples:
+  # A model folder, for programs on this machine
+  gen-server --model data/demo/model
+
+  # With hot swap: checkpoints are named relative to the root, as in `star reload star/epoch_2`
+  gen-server --model runs/base --checkpoint-root runs --listen 127.0.0.1:50051
+
+  # Any free port; other programs read the address from the file
+  gen-server --model runs/base --listen 127.0.0.1:0 --endpoint-file runs/endpoint
+
+  # For other hosts: needs a token, which clients send as `authorization: Bearer <token>`
+  gen-server --model runs/base --listen 0.0.0.0:50051 --auth-token-file ~/.star-token
+";
+
+/// The command line of `gen-server`.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "gen-server", version, about = "Generation server: gRPC in, tokens out", after_help = EXAMPLES)]
+pub struct Args {
+    /// Model folder in Hugging Face layout, or `org/name` in the local Hugging Face cache
+    #[arg(long, value_name = "DIR|ORG/NAME")]
+    pub model: String,
+
+    /// Folder below which `ReloadCheckpoint` finds checkpoints; without it every reload is refused
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint_root: Option<PathBuf>,
+
+    /// Address to listen on; port 0 takes a free one and prints it
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+
+    /// Write the address here once the server accepts requests (whole or not at all)
+    #[arg(long, value_name = "FILE")]
+    pub endpoint_file: Option<PathBuf>,
+
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub device: Device,
+
+    /// KV cache size in blocks [default: sized for --max-num-seqs, at most 512 MiB]
+    #[arg(long, value_name = "N", conflicts_with = "kv_cache_mib")]
+    pub num_blocks: Option<u32>,
+
+    /// KV cache size in MiB
+    #[arg(long, value_name = "MIB")]
+    pub kv_cache_mib: Option<u32>,
+
+    /// Tokens in a KV block
+    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_BLOCK_SIZE)]
+    pub block_size: u32,
+
+    /// Most sequences computed in one step
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_NUM_SEQS)]
+    pub max_num_seqs: u32,
+
+    /// Most tokens computed in one step
+    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MAX_NUM_BATCHED_TOKENS)]
+    pub max_num_batched_tokens: u32,
+
+    /// Most requests admitted and not yet finished; beyond it RESOURCE_EXHAUSTED
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_QUEUED_REQUESTS)]
+    pub max_queued_requests: u32,
+
+    /// max_tokens of a request that does not say
+    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MAX_TOKENS)]
+    pub default_max_tokens: u32,
+
+    /// Chat template: `auto` (the checkpoint's own), `none`, `hf-llama3.2`, `meta-llama3` or a file
+    #[arg(long, value_name = "NAME|FILE", default_value = "auto")]
+    pub chat_template: String,
+
+    /// Date that the chat template writes, such as "26 Jul 2024" [default: the template's own]
+    #[arg(long, value_name = "DATE")]
+    pub template_date: Option<String>,
+
+    /// Threads that compute [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// File with the token that callers must send as `authorization: Bearer <token>`
+    #[arg(long, value_name = "FILE")]
+    pub auth_token_file: Option<PathBuf>,
+
+    /// Listen on other than a loopback address without a token
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// On SIGTERM or SIGINT: how long running requests may take to finish
+    #[arg(long, value_name = "MS", default_value_t = DEFAULT_GRACE_MS)]
+    pub grace_ms: u64,
+
+    /// How to write the log (stderr)
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Where the model is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// All cores of this machine, f32.
+    Cpu,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which chat template conversations are rendered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatTemplateChoice {
+    /// The checkpoint's own, if it has one.
+    Auto,
+    /// None: conversations are refused.
+    None,
+    /// A built-in one, by name: `hf-llama3.2` or `meta-llama3`.
+    Named(String),
+    /// A Jinja file.
+    File(PathBuf),
+}
+
+/// How large the KV cache is; its memory is allocated once, at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvCacheSize {
+    /// What `max_num_seqs` sequences of full length need, at most 512 MiB, at least one sequence.
+    Auto,
+    /// So many blocks.
+    Blocks(NonZeroU32),
+    /// So many MiB.
+    Mebibytes(NonZeroU32),
+}
+
+/// A secret that never shows in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthToken(String);
+
+impl AuthToken {
+    /// A token of at least 16 printable ASCII characters.
+    pub fn new(token: &str) -> Result<Self, Mistake> {
+        let found = token.len();
+        if found < MIN_AUTH_TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Mistake {
+                option: "--auth-token-file",
+                problem: format!(
+                    "the token must be at least {MIN_AUTH_TOKEN_BYTES} printable ASCII characters \
+                     without spaces, found {found} bytes; `openssl rand -hex 32` makes one"
+                ),
+            });
+        }
+        Ok(Self(token.to_owned()))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AuthToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("AuthToken(..)")
+    }
+}
+
+/// What the server runs with. [`crate::run`] checks it against the model's own limits.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The model folder.
+    pub model_dir: PathBuf,
+    /// Folder below which `ReloadCheckpoint` finds checkpoints; `None` refuses every reload.
+    pub checkpoint_root: Option<PathBuf>,
+    pub device: Device,
+    pub kv_cache: KvCacheSize,
+    /// Tokens in a KV block.
+    pub block_size: u32,
+    /// Most sequences computed in one step.
+    pub max_num_seqs: u32,
+    /// Most tokens computed in one step.
+    pub max_num_batched_tokens: u32,
+    /// Most requests admitted and not yet finished.
+    pub max_queued_requests: u32,
+    /// `max_tokens` of a request that does not say.
+    pub default_max_tokens: u32,
+    pub chat_template: ChatTemplateChoice,
+    /// Date that the chat template writes; `None` is the template's own.
+    pub template_date: Option<String>,
+    /// Threads that compute; `None` is one per core.
+    pub threads: Option<usize>,
+    /// Callers must send it; `None` lets everybody in.
+    pub auth_token: Option<AuthToken>,
+    /// How long running requests may take to finish after the shutdown signal.
+    pub grace: Duration,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    pub option: &'static str,
+    pub problem: String,
+}
+
+/// Everything that is wrong with the configuration, in one message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.sentences())]
+pub struct ConfigError {
+    pub mistakes: Vec<Mistake>,
+}
+
+impl ConfigError {
+    fn sentences(&self) -> String {
+        let lines: Vec<String> = self
+            .mistakes
+            .iter()
+            .map(|each| format!("{}: {}", each.option, each.problem))
+            .collect();
+        lines.join("\n")
+    }
+}
+
+impl ServerConfig {
+    /// The defaults, for a model folder and callers on this machine. Fields may be set afterwards.
+    pub fn for_model(model_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            model_dir: model_dir.into(),
+            checkpoint_root: None,
+            device: Device::Cpu,
+            kv_cache: KvCacheSize::Auto,
+            block_size: DEFAULT_BLOCK_SIZE,
+            max_num_seqs: DEFAULT_MAX_NUM_SEQS,
+            max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
+            max_queued_requests: DEFAULT_MAX_QUEUED_REQUESTS,
+            default_max_tokens: DEFAULT_MAX_TOKENS,
+            chat_template: ChatTemplateChoice::Auto,
+            template_date: None,
+            threads: None,
+            auth_token: None,
+            grace: Duration::from_millis(DEFAULT_GRACE_MS),
+        }
+    }
+
+    /// What was typed, resolved and checked.
+    pub fn from_args(args: &Args) -> Result<Self, ConfigError> {
+        let mut mistakes = Vec::new();
+        let config = Self {
+            model_dir: PathBuf::from(&args.model),
+            checkpoint_root: args.checkpoint_root.clone(),
+            device: args.device,
+            kv_cache: kv_cache_size(args, &mut mistakes),
+            block_size: args.block_size,
+            max_num_seqs: args.max_num_seqs,
+            max_num_batched_tokens: args.max_num_batched_tokens,
+            max_queued_requests: args.max_queued_requests,
+            default_max_tokens: args.default_max_tokens,
+            chat_template: chat_template_choice(&args.chat_template, &mut mistakes),
+            template_date: args.template_date.clone(),
+            threads: args.threads,
+            auth_token: read_auth_token(args.auth_token_file.as_deref(), &mut mistakes),
+            grace: Duration::from_millis(args.grace_ms),
+        };
+        if !args.listen.ip().is_loopback() && args.auth_token_file.is_none() && !args.insecure {
+            mistakes.push(Mistake {
+                option: "--listen",
+                problem: format!(
+                    "{} can be reached by other hosts: give --auth-token-file FILE, or --insecure \
+                     to let everybody on the network generate and reload",
+                    args.listen
+                ),
+            });
+        }
+        mistakes.extend(config.mistakes());
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { mistakes })
+        }
+    }
+
+    /// What is wrong with the values themselves; empty if nothing is.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        if !self.model_dir.is_dir() {
+            mistakes.push(Mistake {
+                option: "--model",
+                problem: format!(
+                    "no folder at {}; give a folder with config.json, tokenizer.json and \
+                     model.safetensors",
+                    self.model_dir.display()
+                ),
+            });
+        }
+        if let Some(root) = &self.checkpoint_root
+            && !root.is_dir()
+        {
+            mistakes.push(Mistake {
+                option: "--checkpoint-root",
+                problem: format!(
+                    "no folder at {}; create it before the start",
+                    root.display()
+                ),
+            });
+        }
+        mistakes.extend(self.out_of_range());
+        mistakes
+    }
+
+    fn out_of_range(&self) -> Vec<Mistake> {
+        let counts = [
+            ("--block-size", self.block_size, 1, 1024),
+            ("--max-num-seqs", self.max_num_seqs, 1, 65_536),
+            (
+                "--max-num-batched-tokens",
+                self.max_num_batched_tokens,
+                1,
+                1 << 20,
+            ),
+            (
+                "--max-queued-requests",
+                self.max_queued_requests,
+                1,
+                1 << 20,
+            ),
+            ("--default-max-tokens", self.default_max_tokens, 1, 1 << 20),
+        ];
+        let mut mistakes: Vec<Mistake> = counts
+            .into_iter()
+            .filter(|(_, found, min, max)| found < min || found > max)
+            .map(|(option, found, min, max)| Mistake {
+                option,
+                problem: format!("expected {min} to {max}, found {found}"),
+            })
+            .collect();
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            mistakes.push(Mistake {
+                option: "--max-num-batched-tokens",
+                problem: format!(
+                    "expected at least --max-num-seqs ({}), since each sequence takes a token of \
+                     the step, found {}",
+                    self.max_num_seqs, self.max_num_batched_tokens
+                ),
+            });
+        }
+        if self.threads == Some(0) {
+            mistakes.push(Mistake {
+                option: "--threads",
+                problem: "expected at least 1, found 0".to_owned(),
+            });
+        }
+        mistakes
+    }
+}
+
+fn kv_cache_size(args: &Args, mistakes: &mut Vec<Mistake>) -> KvCacheSize {
+    let mut at_least_one = |option, value: u32| {
+        NonZeroU32::new(value).unwrap_or_else(|| {
+            mistakes.push(Mistake {
+                option,
+                problem: "expected at least 1, found 0".to_owned(),
+            });
+            NonZeroU32::MIN
+        })
+    };
+    match (args.num_blocks, args.kv_cache_mib) {
+        (Some(blocks), _) => KvCacheSize::Blocks(at_least_one("--num-blocks", blocks)),
+        (None, Some(mib)) => KvCacheSize::Mebibytes(at_least_one("--kv-cache-mib", mib)),
+        (None, None) => KvCacheSize::Auto,
+    }
+}
+
+fn chat_template_choice(typed: &str, mistakes: &mut Vec<Mistake>) -> ChatTemplateChoice {
+    match typed {
+        "auto" => ChatTemplateChoice::Auto,
+        "none" => ChatTemplateChoice::None,
+        "hf-llama3.2" | "meta-llama3" => ChatTemplateChoice::Named(typed.to_owned()),
+        file if Path::new(file).is_file() => ChatTemplateChoice::File(PathBuf::from(file)),
+        other => {
+            mistakes.push(Mistake {
+                option: "--chat-template",
+                problem: format!(
+                    "expected auto, none, hf-llama3.2, meta-llama3 or an existing file, \
+                     found {other:?}"
+                ),
+            });
+            ChatTemplateChoice::Auto
+        }
+    }
+}
+
+fn read_auth_token(file: Option<&Path>, mistakes: &mut Vec<Mistake>) -> Option<AuthToken> {
+    let file = file?;
+    let parsed = std::fs::read_to_string(file)
+        .map_err(|error| Mistake {
+            option: "--auth-token-file",
+            problem: format!("cannot read {}: {error}", file.display()),
+        })
+        .and_then(|text| AuthToken::new(text.trim_end()));
+    parsed.map_err(|mistake| mistakes.push(mistake)).ok()
+}
