@@ -7,20 +7,28 @@
 //! Results are bit-identical for any number of rayon threads on one machine.
 
 mod error;
-mod linear;
-mod matmul;
 pub mod tensor;
 
+mod embedding;
+mod linear;
+mod rms_norm;
+mod rope;
+mod swiglu;
+
+mod matmul;
+mod rows;
+mod simd;
+#[cfg(test)]
+mod testing;
+
+pub use embedding::{embedding, embedding_grad_accumulate};
 pub use error::{Error, Result};
 pub use linear::{linear, linear_input_grad, linear_weight_grad, linear_weight_grad_accumulate};
+pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use rope::{RopeTable, rope, rope_backward};
+pub use swiglu::{swiglu, swiglu_backward};
 
 // Signatures of what follows in the next commits (all `-> Result<..>`):
-//   rms_norm(x_TC, w_C, eps: f32) -> y_TC;  rms_norm_backward(x, w, eps, dy) -> (dx_TC, dw_C)
-//   RopeTable::new(inverse_frequencies: &[f32], max_positions) (cos, sin: [max_positions, D/2])
-//   rope(x_THD, positions: &[u32], &RopeTable) -> y;  rope_backward(dy, positions, &table) -> dx
-//   swiglu(gate_TF, up_TF) -> y;  swiglu_backward(gate, up, dy) -> (dgate, dup)
-//   embedding(ids: &[u32], table_VC) -> x_TC
-//   embedding_grad_accumulate(ids, dx_TC, dtable_VC: &mut [f32])
 //   Segments::from_lengths(&[usize]), Segments::from_cu_seqlens(&[u32])
 //   causal_attention(q_THD, k_TGD, v_TGD, &Segments) -> (out_THD, LogSumExp)
 //   causal_attention_backward(&AttentionSaved { q, k, v, out, log_sum_exp, segments }, dout)

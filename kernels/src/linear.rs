@@ -66,3 +66,6 @@ pub fn linear_weight_grad_accumulate(
     matmul(dw, Destination::Add, operands, 1.0, Threads::Pool);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
