@@ -1,0 +1,24 @@
+//! What STaR knows about questions and answers: question sets, prompts, answer extraction, attempt
+//! records, the filter that turns attempts into training data, splits and statistics.
+//!
+//! Nothing here knows a tensor or a protobuf message. Reading order is the order of the `mod` lines.
+
+pub mod number;
+
+pub mod annotation;
+pub mod question;
+
+pub mod prompt;
+
+pub mod answer;
+pub mod leak;
+
+pub mod record;
+pub mod select;
+
+pub mod append_log;
+
+pub mod split;
+pub mod stats;
+
+mod digest;
