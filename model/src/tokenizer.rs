@@ -1,0 +1,489 @@
+//! Prompts to token ids and back. User text never becomes a special token, templated text carries
+//! no second BOS, and a training example begins with the ids its prompt has at generation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use tokenizers::Tokenizer;
+
+use crate::config::{GenerationConfig, LlamaConfig};
+use crate::decode_stream::{ByteTable, DecodeStream};
+use crate::error::{ModelError, Result};
+use crate::template::{self, ChatMessage, ChatTemplate, TemplateChoice, TemplateTokens};
+use crate::tokenizer::special::{SpecialTokens, guard_for};
+
+mod special;
+
+/// What a caller asks the model to continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// Encoded as it stands, after BOS where the tokenizer's own post-processor adds one.
+    Text(String),
+    /// Rendered through the chat template, ending with the header of the assistant's turn.
+    Chat(Vec<ChatMessage>),
+    /// Taken as they are; checked against the vocabulary.
+    TokenIds(Vec<u32>),
+}
+
+/// How a tokenizer is loaded where the folder alone does not decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerOptions {
+    pub template: TemplateChoice,
+    /// What a template that writes today's date is given, as `26 Jul 2024`. Pinned, since a prompt
+    /// that changes every day makes answers and numbers change every day.
+    pub template_date: String,
+}
+
+impl Default for TokenizerOptions {
+    fn default() -> Self {
+        Self {
+            template: TemplateChoice::Auto,
+            template_date: template::DEFAULT_DATE.to_owned(),
+        }
+    }
+}
+
+/// The ids of a training example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingIds {
+    /// Prompt, completion, end of text (of turn, for a chat).
+    pub ids: Vec<u32>,
+    /// `ids[..label_start]` are exactly [`ModelTokenizer::encode_prompt`]'s; the rest is to be
+    /// learned.
+    pub label_start: usize,
+    /// Encoding prompt and completion in one go would have put a token across their border (a
+    /// prompt that ends in a space, say), so they were encoded apart: what the model meets at
+    /// generation, where the prompt's ids are fixed, but rarely what the author of a prompt wants.
+    pub split_at_border: bool,
+}
+
+/// Tokenizer and chat template of a checkpoint folder. Clones share everything.
+#[derive(Clone)]
+pub struct ModelTokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Set to read special tokens in a text as plain text.
+    tokenizer: Arc<Tokenizer>,
+    special: SpecialTokens,
+    template: Option<ChatTemplate>,
+    /// For streams, where the decoder is byte-level.
+    byte_table: Option<Arc<ByteTable>>,
+    /// What the tokenizer's post-processor puts in front of a text: BOS or nothing.
+    prefix: Vec<u32>,
+    bos_id: Option<u32>,
+    text_end_id: Option<u32>,
+    chat_end_id: Option<u32>,
+    /// The network's, where the folder has a config, else the tokenizer's.
+    vocab_size: usize,
+    digest: String,
+}
+
+impl std::fmt::Debug for ModelTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelTokenizer")
+            .field("vocab_size", &self.inner.vocab_size)
+            .field("template", &self.template_name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Roles a template may be given; anything else could carry a special token into its header.
+const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "ipython"];
+
+impl ModelTokenizer {
+    /// Loads `dir` with its own template and the default date.
+    pub fn load(dir: &Path) -> Result<Self> {
+        Self::load_with(dir, &TokenizerOptions::default())
+    }
+
+    /// Loads `dir/tokenizer.json` and, where they exist, `tokenizer_config.json`,
+    /// `special_tokens_map.json`, `chat_template.jinja`, `config.json`, `generation_config.json`.
+    pub fn load_with(dir: &Path, options: &TokenizerOptions) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => ModelError::folder(
+                dir,
+                "has no tokenizer.json (sentencepiece and tiktoken files are not read)",
+            ),
+            _ => ModelError::Io {
+                path: path.clone(),
+                action: "read",
+                source,
+            },
+        })?;
+        let wrong = |message: String| ModelError::Tokenizer {
+            path: path.clone(),
+            message,
+        };
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)
+            .map_err(|error| wrong(format!("does not load: {error}")))?;
+        let unlimited = tokenizer.with_truncation(None);
+        unlimited
+            .map_err(|error| wrong(error.to_string()))?
+            .with_padding(None);
+        tokenizer.set_encode_special_tokens(true);
+
+        let config = read_config(dir)?;
+        let tokenizer_config = read_json(&dir.join("tokenizer_config.json"))?;
+        let special_map = read_json(&dir.join("special_tokens_map.json"))?;
+        let named = |key| named_token(&tokenizer_config, key).or(named_token(&special_map, key));
+        let id_of = |name: Option<&String>| name.and_then(|name| tokenizer.token_to_id(name));
+        let from_id = |id: Option<u32>| id.and_then(|id| tokenizer.id_to_token(id));
+        let stops = config
+            .as_ref()
+            .map_or(&[][..], |(_, generation)| &generation.eos_token_ids);
+        let bos_of_config = config.as_ref().and_then(|(config, _)| config.bos_token_id);
+        let tokens = TemplateTokens {
+            bos: named("bos_token").or(from_id(bos_of_config)),
+            eos: named("eos_token").or(from_id(stops.first().copied())),
+            pad: named("pad_token"),
+        };
+        let template = ChatTemplate::load(
+            &options.template,
+            &options.template_date,
+            dir,
+            &tokenizer_config,
+            &tokens,
+        )?;
+
+        let num_ids = tokenizer
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |&id| id as usize + 1);
+        let vocab_size = config
+            .as_ref()
+            .map_or(num_ids, |(config, _)| config.vocab_size);
+        if num_ids > vocab_size {
+            return Err(wrong(format!(
+                "expected ids below vocab_size of config.json ({vocab_size}), found {}",
+                num_ids - 1
+            )));
+        }
+        let (text_end_id, chat_end_id) = end_ids(&tokenizer, id_of(tokens.eos.as_ref()), stops);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                special: SpecialTokens::of(&tokenizer),
+                template,
+                byte_table: ByteTable::build(&tokenizer).map(Arc::new),
+                prefix: prefix_ids(&tokenizer).map_err(|error| wrong(error.to_string()))?,
+                bos_id: id_of(tokens.bos.as_ref()),
+                text_end_id,
+                chat_end_id,
+                vocab_size,
+                digest: crate::manifest::sha256_hex(&bytes),
+                tokenizer: Arc::new(tokenizer),
+            }),
+        })
+    }
+
+    /// The ids the model is to continue.
+    ///
+    /// # Errors
+    /// [`ModelError::Prompt`] for an empty prompt, an id outside the vocabulary, a second BOS, a
+    /// role that is not known, a chat without a template; [`ModelError::Template`] where the
+    /// template refuses the conversation.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let ids = match prompt {
+            Prompt::Text(text) => self.with_prefix(self.encode_text(text)?),
+            Prompt::Chat(messages) => {
+                let (rendered, guard) = self.render_guarded(messages, "")?;
+                self.encode_rendered(&rendered, guard)?
+            }
+            Prompt::TokenIds(ids) => ids.clone(),
+        };
+        self.check_ids(&ids)?;
+        Ok(ids)
+    }
+
+    /// Prompt and completion as one training example. They are encoded in one go, so that the
+    /// completion's first token is the one the model would meet in running text; where that would
+    /// change the prompt's own ids, they are encoded apart (see [`TrainingIds::split_at_border`]).
+    /// The completion is followed by the id at which generation ends.
+    pub fn encode_training(&self, prompt: &Prompt, completion: &str) -> Result<TrainingIds> {
+        let prompt_ids = self.encode_prompt(prompt)?;
+        let whole = match prompt {
+            Prompt::Text(text) => {
+                self.with_prefix(self.encode_text(&format!("{text}{completion}"))?)
+            }
+            Prompt::Chat(messages) => {
+                let (rendered, guard) = self.render_guarded(messages, completion)?;
+                self.encode_rendered(&rendered, guard)?
+            }
+            Prompt::TokenIds(ids) => [ids.as_slice(), &self.encode_text(completion)?].concat(),
+        };
+        let (end, kind) = match prompt {
+            Prompt::Chat(_) => (self.inner.chat_end_id, "end-of-turn"),
+            _ => (self.inner.text_end_id, "end-of-text"),
+        };
+        let end = end.ok_or_else(|| {
+            ModelError::Prompt(format!(
+                "the tokenizer has no {kind} token (eos_token of tokenizer_config.json, \
+                 eos_token_id of config.json)"
+            ))
+        })?;
+        let label_start = prompt_ids.len();
+        let split_at_border = !whole.starts_with(&prompt_ids);
+        let mut ids = if split_at_border {
+            [prompt_ids, self.encode_text(completion)?].concat()
+        } else {
+            whole
+        };
+        ids.push(end);
+        Ok(TrainingIds {
+            ids,
+            label_start,
+            split_at_border,
+        })
+    }
+
+    /// The ids of plain text: no BOS, no special tokens.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.tokenizer.encode_fast(text, false);
+        let encoding =
+            encoding.map_err(|error| ModelError::Prompt(format!("cannot encode: {error}")))?;
+        let ids = encoding.get_ids();
+        // A tokenizer may list a special token among its ordinary ones as well and find it there.
+        match ids.iter().find_map(|&id| self.inner.special.text_of(id)) {
+            None => Ok(ids.to_vec()),
+            Some(token) => Err(ModelError::Prompt(format!(
+                "the text contains {token:?}, which this tokenizer cannot encode as plain text"
+            ))),
+        }
+    }
+
+    /// All ids as text, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let text = self.inner.tokenizer.decode(ids, true);
+        text.map_err(|error| ModelError::Prompt(format!("cannot decode: {error}")))
+    }
+
+    /// Text of ids as they arrive.
+    pub fn decode_stream(&self) -> DecodeStream {
+        match &self.inner.byte_table {
+            Some(table) => DecodeStream::bytes(Arc::clone(table)),
+            None => DecodeStream::window(Arc::clone(&self.inner.tokenizer)),
+        }
+    }
+
+    /// Ids are below this: `vocab_size` of `config.json`, or the tokenizer's own without one.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    pub fn bos_id(&self) -> Option<u32> {
+        self.inner.bos_id
+    }
+
+    /// Ends the completion of a text: the tokenizer's EOS, where generation stops at it.
+    pub fn text_end_id(&self) -> Option<u32> {
+        self.inner.text_end_id
+    }
+
+    /// Ends the assistant's turn: `<|eot_id|>` where there is one and generation stops at it, else
+    /// as [`Self::text_end_id`].
+    pub fn chat_end_id(&self) -> Option<u32> {
+        self.inner.chat_end_id
+    }
+
+    /// The id of a token by its text, special ones included.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.tokenizer.token_to_id(token)
+    }
+
+    /// sha256 (hex) of `tokenizer.json`.
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    pub fn has_chat_template(&self) -> bool {
+        self.inner.template.is_some()
+    }
+
+    /// A built-in's name, or the file the template came from.
+    pub fn template_name(&self) -> Option<&str> {
+        self.inner
+            .template
+            .as_ref()
+            .map(|template| template.name.as_str())
+    }
+
+    /// sha256 (hex) of the template's source.
+    pub fn template_digest(&self) -> Option<&str> {
+        self.inner
+            .template
+            .as_ref()
+            .map(|template| template.digest.as_str())
+    }
+
+    /// The pinned date a template is given.
+    pub fn template_date(&self) -> Option<&str> {
+        self.inner
+            .template
+            .as_ref()
+            .map(|template| template.date.as_str())
+    }
+
+    /// The conversation as the template writes it.
+    pub fn render_chat(&self, messages: &[ChatMessage]) -> Result<String> {
+        let (rendered, guard) = self.render_guarded(messages, "")?;
+        Ok(rendered.replace(guard, ""))
+    }
+
+    /// Renders `messages` followed by `completion`. Every special token a message spells out is
+    /// broken by a guard character, which no message contains; see [`Self::encode_rendered`].
+    fn render_guarded(&self, messages: &[ChatMessage], completion: &str) -> Result<(String, char)> {
+        let template = self.inner.template.as_ref().ok_or_else(|| {
+            ModelError::Prompt(
+                "this model has no chat template; send the prompt as text, or name a template \
+                 (hf-llama3.2, meta-llama3 or a file)"
+                    .to_owned(),
+            )
+        })?;
+        if messages.is_empty() {
+            return Err(ModelError::Prompt("the conversation is empty".to_owned()));
+        }
+        if let Some(message) = messages.iter().find(|m| !ROLES.contains(&m.role.as_str())) {
+            return Err(ModelError::Prompt(format!(
+                "role: expected one of {}, found {:?}",
+                ROLES.join(", "),
+                message.role
+            )));
+        }
+        let texts = messages
+            .iter()
+            .map(|message| message.content.as_str())
+            .chain([completion]);
+        if let Some(token) = texts
+            .clone()
+            .find_map(|text| self.inner.special.unbreakable_in(text))
+        {
+            let message = format!("a message contains the special token {token:?}");
+            return Err(ModelError::Prompt(message));
+        }
+        let guard = guard_for(texts).ok_or_else(|| {
+            ModelError::Prompt("the text uses every private-use character there is".to_owned())
+        })?;
+        let guarded: Vec<ChatMessage> = messages
+            .iter()
+            .map(|message| ChatMessage {
+                role: message.role.clone(),
+                content: self.inner.special.guard(&message.content, guard),
+            })
+            .collect();
+        let mut rendered = template.render(&guarded)?;
+        rendered.push_str(&self.inner.special.guard(completion, guard));
+        Ok((rendered, guard))
+    }
+
+    /// Template output to ids: the special tokens in it are the template's own, since those that
+    /// messages spell out carry the guard, which is removed from the plain text between them.
+    fn encode_rendered(&self, rendered: &str, guard: char) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for piece in self.inner.special.split(rendered) {
+            match piece {
+                special::Piece::Special(id) => ids.push(id),
+                special::Piece::Text(text) => {
+                    ids.extend(self.encode_text(&text.replace(guard, ""))?);
+                }
+            }
+        }
+        // A template that writes BOS itself must not get a second one.
+        let has_bos = self
+            .inner
+            .bos_id
+            .is_some_and(|bos| ids.first() == Some(&bos));
+        Ok(if has_bos { ids } else { self.with_prefix(ids) })
+    }
+
+    fn with_prefix(&self, ids: Vec<u32>) -> Vec<u32> {
+        if self.inner.prefix.is_empty() {
+            ids
+        } else {
+            [&self.inner.prefix[..], &ids].concat()
+        }
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let wrong = |message| Err(ModelError::Prompt(message));
+        if ids.is_empty() {
+            return wrong("the prompt is empty".to_owned());
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.inner.vocab_size) {
+            let size = self.inner.vocab_size;
+            return wrong(format!("token ids: expected ids below {size}, found {id}"));
+        }
+        if self
+            .inner
+            .bos_id
+            .is_some_and(|bos| ids.starts_with(&[bos, bos]))
+        {
+            return wrong("the prompt begins with BOS twice".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn read_config(dir: &Path) -> Result<Option<(LlamaConfig, GenerationConfig)>> {
+    if !dir.join("config.json").exists() {
+        return Ok(None);
+    }
+    let config = LlamaConfig::load(dir)?;
+    let generation = GenerationConfig::load(dir, &config)?;
+    Ok(Some((config, generation)))
+}
+
+/// `null` where the file does not exist.
+fn read_json(path: &Path) -> Result<Json> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map_err(|source| ModelError::Json {
+            path: path.to_path_buf(),
+            source,
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Json::Null),
+        Err(source) => Err(ModelError::Io {
+            path: path.to_path_buf(),
+            action: "read",
+            source,
+        }),
+    }
+}
+
+/// A token written as a string or as an object with `content`.
+fn named_token(object: &Json, key: &str) -> Option<String> {
+    let token = &object[key];
+    token
+        .as_str()
+        .or_else(|| token["content"].as_str())
+        .map(str::to_owned)
+}
+
+/// What the post-processor puts before a text. What it may put after (some add EOS) is left out: a
+/// prompt is to be continued.
+fn prefix_ids(tokenizer: &Tokenizer) -> tokenizers::Result<Vec<u32>> {
+    let plain = tokenizer.encode_fast("a", false)?;
+    let processed = tokenizer.encode_fast("a", true)?;
+    let (plain, processed) = (plain.get_ids(), processed.get_ids());
+    if plain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let start = processed
+        .windows(plain.len())
+        .position(|window| window == plain);
+    Ok(processed[..start.unwrap_or(0)].to_vec())
+}
+
+/// What ends a text and what ends a turn. An id generation does not stop at would teach the model
+/// to run on, so `stops` (where there are any) decide.
+fn end_ids(tokenizer: &Tokenizer, eos: Option<u32>, stops: &[u32]) -> (Option<u32>, Option<u32>) {
+    let stops_at = |id: &u32| stops.is_empty() || stops.contains(id);
+    let text_end = eos.filter(stops_at).or(stops.first().copied());
+    let turn_end = tokenizer.token_to_id("<|eot_id|>").filter(stops_at);
+    (text_end, turn_end.or(text_end))
+}
+
+#[cfg(test)]
+mod tests;
