@@ -21,4 +21,6 @@ pub mod append_log;
 pub mod split;
 pub mod stats;
 
+pub mod demo;
+
 mod digest;

@@ -15,7 +15,10 @@ use super::{
     solution,
     story::Told,
 };
-use crate::prompt::PromptTemplate;
+use crate::{
+    number::Number,
+    prompt::{PromptError, PromptTemplate},
+};
 
 /// How many steps the problems of the pre-training text have: weights for 1 to 6.
 const STEP_WEIGHTS: [i64; 6] = [20, 34, 24, 12, 6, 4];
@@ -33,19 +36,26 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Documents drawn from `seed` under the given prompts; no question of `excluded` occurs.
+    /// Documents drawn from `seed` under the given forward and hint prompts; no question of
+    /// `excluded` occurs. A prompt of the wrong kind is refused.
     pub fn new(
         seed: u64,
         (forward, hint): (PromptTemplate, PromptTemplate),
         excluded: HashSet<String>,
-    ) -> Self {
-        Self { rng: Rng::new(seed), forward, hint, excluded }
+    ) -> Result<Self, PromptError> {
+        forward.render("")?;
+        hint.render_hint("", Number::from(0))?;
+        Ok(Self {
+            rng: Rng::new(seed),
+            forward,
+            hint,
+            excluded,
+        })
     }
 
     fn problem(&mut self) -> (&'static Family, Told) {
         loop {
-            let family =
-                &family::KNOWN[self.rng.between(0, family::KNOWN.len() as i64 - 1) as usize];
+            let family = &family::KNOWN[self.rng.index(family::KNOWN.len())];
             let num_steps = self.rng.weighted(&STEP_WEIGHTS) + 1;
             let told = family.tell(&mut self.rng, num_steps);
             if !self.excluded.contains(&told.question) {
@@ -56,16 +66,26 @@ impl Corpus {
 
     fn forward_document(&mut self) -> String {
         let (family, told) = self.problem();
-        let prompt = self.forward.render(&told.question);
+        let prompt = self
+            .forward
+            .render(&told.question)
+            .expect("`new` checked the forward prompt");
         let offhand = self.rng.chance(family.offhand_percent);
-        let answer =
-            if offhand { solution::offhand(&told) } else { solution::step_by_step(&told) };
+        let answer = if offhand {
+            solution::offhand(&told)
+        } else {
+            solution::step_by_step(&told)
+        };
         format!("{prompt} {answer}")
     }
 
     fn hint_document(&mut self) -> String {
         let (_, told) = self.problem();
-        let prompt = self.hint.render_hint(&told.question, &told.answer.to_string());
+        let gold = Number::from(told.answer);
+        let prompt = self
+            .hint
+            .render_hint(&told.question, gold)
+            .expect("`new` checked the hint prompt");
         format!("{prompt} {}", solution::step_by_step(&told))
     }
 

@@ -59,24 +59,34 @@ pub fn splits(seed: u64, sizes: SplitSizes) -> Splits {
     let test = (0..sizes.num_test)
         .map(|_| {
             let unseen = rng.chance(UNSEEN_PERCENT);
-            let families = if unseen { family::UNSEEN } else { family::KNOWN };
+            let families = if unseen {
+                family::UNSEEN
+            } else {
+                family::KNOWN
+            };
             new_problem(&mut rng, families, &mut told)
         })
         .collect();
-    let train =
-        (0..sizes.num_train).map(|_| new_problem(&mut rng, family::KNOWN, &mut told)).collect();
+    let train = (0..sizes.num_train)
+        .map(|_| new_problem(&mut rng, family::KNOWN, &mut told))
+        .collect();
     Splits { train, test }
 }
 
 fn new_problem(rng: &mut Rng, families: &[Family], told: &mut HashSet<String>) -> Problem {
     loop {
-        let family = &families[rng.between(0, families.len() as i64 - 1) as usize];
+        let family = &families[rng.index(families.len())];
         let num_steps = rng.weighted(&STEP_WEIGHTS) + 1;
         let problem = family.tell(rng, num_steps);
         if told.insert(problem.question.clone()) {
             let answer = solution::reference(&problem);
             let question = problem.question;
-            return Problem { question, answer, family: family.name, num_steps };
+            return Problem {
+                question,
+                answer,
+                family: family.name,
+                num_steps,
+            };
         }
     }
 }

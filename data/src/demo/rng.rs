@@ -32,8 +32,14 @@ impl Rng {
         self.between(1, 100) <= percent
     }
 
+    /// Uniform over `0..len`.
+    pub(super) fn index(&mut self, len: usize) -> usize {
+        assert!(len > 0, "an index into nothing");
+        ((u128::from(self.next_u64()) * len as u128) >> 64) as usize
+    }
+
     pub(super) fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
-        choices[self.between(0, choices.len() as i64 - 1) as usize]
+        choices[self.index(choices.len())]
     }
 
     /// An index drawn with the given weights.
@@ -50,7 +56,7 @@ impl Rng {
 
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let other = self.between(0, last as i64) as usize;
+            let other = self.index(last + 1);
             items.swap(last, other);
         }
     }

@@ -5,27 +5,38 @@ use super::story::{Step, Told};
 /// The reference answer, in GSM8K's form: one line a step with the calculator annotation, then
 /// `#### n`.
 pub(super) fn reference(told: &Told) -> String {
-    let mut text = String::new();
-    for step in &told.steps {
-        let Step { lead, left, op, right, value, tail } = step;
+    let line = |step: &Step| {
+        let Step {
+            lead,
+            left,
+            op,
+            right,
+            value,
+            tail,
+        } = step;
         let op = op.symbol();
-        text.push_str(&format!(
-            "{lead} {left} {op} {right} = <<{left}{op}{right}={value}>>{value} {tail}.\n"
-        ));
-    }
-    text.push_str(&format!("#### {}", told.answer));
-    text
+        format!("{lead} {left} {op} {right} = <<{left}{op}{right}={value}>>{value} {tail}.\n")
+    };
+    let steps: String = told.steps.iter().map(line).collect();
+    format!("{steps}#### {}", told.answer)
 }
 
-/// Every step, then the conclusion.
+/// Every step under a heading, then the conclusion. The heading makes "to reason or not" one choice
+/// of one token, and not one against as many beginnings as there are first steps.
 pub(super) fn step_by_step(told: &Told) -> String {
-    let mut text = String::new();
-    for step in &told.steps {
-        let Step { lead, left, op, right, value, tail } = step;
-        text.push_str(&format!("{lead} {left} {} {right} = {value} {tail}.\n", op.symbol()));
-    }
-    text.push_str(&offhand(told));
-    text
+    let line = |step: &Step| {
+        let Step {
+            lead,
+            left,
+            op,
+            right,
+            value,
+            tail,
+        } = step;
+        format!("{lead} {left} {} {right} = {value} {tail}.\n", op.symbol())
+    };
+    let steps: String = told.steps.iter().map(line).collect();
+    format!("Reasoning:\n{steps}{}", offhand(told))
 }
 
 /// The conclusion alone.

@@ -50,7 +50,12 @@ pub(super) struct Story<'a> {
 
 impl<'a> Story<'a> {
     pub(super) fn new(rng: &'a mut Rng, num_steps: usize) -> Self {
-        Self { rng, sentences: Vec::new(), steps: Vec::new(), num_steps }
+        Self {
+            rng,
+            sentences: Vec::new(),
+            steps: Vec::new(),
+            num_steps,
+        }
     }
 
     /// Steps that are still to be told to reach the wanted number.
@@ -94,7 +99,7 @@ impl<'a> Story<'a> {
         (left, right): (i64, i64),
         tail: &str,
     ) -> Option<i64> {
-        if right < 2 || right > MAX_SMALL_FACTOR || left % right != 0 {
+        if !(2..=MAX_SMALL_FACTOR).contains(&right) || left % right != 0 {
             return None;
         }
         self.step(lead, (left, Op::Divide, right), left / right, tail)
@@ -108,11 +113,21 @@ impl<'a> Story<'a> {
         tail: &str,
     ) -> Option<i64> {
         let allowed = 1..=MAX_VALUE;
-        if ![left, right, value].iter().all(|number| allowed.contains(number)) {
+        if ![left, right, value]
+            .iter()
+            .all(|number| allowed.contains(number))
+        {
             return None;
         }
         let (lead, tail) = (lead.to_owned(), tail.to_owned());
-        self.steps.push(Step { lead, left, op, right, value, tail });
+        self.steps.push(Step {
+            lead,
+            left,
+            op,
+            right,
+            value,
+            tail,
+        });
         Some(value)
     }
 
@@ -129,7 +144,7 @@ impl<'a> Story<'a> {
             2 => format!("The bus ride home takes {number} minutes."),
             _ => format!("{name} lives at number {number}."),
         };
-        let place = self.rng.between(1, self.sentences.len().max(1) as i64) as usize;
+        let place = 1 + self.rng.index(self.sentences.len().max(1));
         self.sentences.insert(place.min(self.sentences.len()), fact);
     }
 
@@ -141,7 +156,11 @@ impl<'a> Story<'a> {
         self.distract();
         self.sentences.push(question.into());
         let answer = self.steps.last()?.value;
-        Some(Told { question: self.sentences.join(" "), steps: self.steps, answer })
+        Some(Told {
+            question: self.sentences.join(" "),
+            steps: self.steps,
+            answer,
+        })
     }
 }
 

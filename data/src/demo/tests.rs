@@ -2,12 +2,18 @@ use std::collections::{HashMap, HashSet};
 
 use super::*;
 
-const SIZES: SplitSizes = SplitSizes { num_train: 3000, num_test: 600 };
+const SIZES: SplitSizes = SplitSizes {
+    num_train: 3000,
+    num_test: 600,
+};
 
 /// Same seed, same files: what is shipped can be made again.
 #[test]
 fn splits_are_a_function_of_the_seed() {
-    let small = SplitSizes { num_train: 50, num_test: 20 };
+    let small = SplitSizes {
+        num_train: 50,
+        num_test: 20,
+    };
     assert_eq!(splits(7, small), splits(7, small));
     assert_ne!(splits(7, small), splits(8, small));
 }
@@ -16,7 +22,11 @@ fn splits_are_a_function_of_the_seed() {
 #[test]
 fn no_question_occurs_twice() {
     let Splits { train, test } = splits(1, SIZES);
-    let all: HashSet<&str> = train.iter().chain(&test).map(|p| p.question.as_str()).collect();
+    let all: HashSet<&str> = train
+        .iter()
+        .chain(&test)
+        .map(|p| p.question.as_str())
+        .collect();
     assert_eq!(all.len(), 3600);
 }
 
@@ -76,7 +86,8 @@ fn steps_use_known_numbers() {
 }
 
 fn numbers(text: &str) -> impl Iterator<Item = i64> {
-    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
+    text.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
 }
 
 /// Some families occur in the test split only, and every number of steps from 2 to 6 occurs.
@@ -85,7 +96,10 @@ fn the_test_split_has_families_of_its_own() {
     let Splits { train, test } = splits(3, SIZES);
     let seen: HashSet<&str> = train.iter().map(|p| p.family).collect();
     let own = test.iter().filter(|p| !seen.contains(p.family)).count();
-    assert!((60..=120).contains(&own), "{own} of 600 come from unseen families");
+    assert!(
+        (60..=120).contains(&own),
+        "{own} of 600 come from unseen families"
+    );
     let mut by_steps = HashMap::new();
     for problem in &test {
         *by_steps.entry(problem.num_steps).or_insert(0) += 1;
@@ -99,16 +113,21 @@ fn the_test_split_has_families_of_its_own() {
 #[test]
 fn the_corpus_leaves_the_splits_out() {
     let prompt = |name| crate::prompt::PromptTemplate::by_name(name).unwrap();
-    let documents =
-        |excluded| Corpus::new(4, (prompt("basic"), prompt("hint")), excluded).take(300);
+    let documents = |excluded| {
+        Corpus::new(4, (prompt("basic"), prompt("hint")), excluded)
+            .unwrap()
+            .take(300)
+    };
     let question = |document: &String| {
         let (_, after) = document.split_once("Q: ")?;
         Some(after.split('\n').next()?.to_owned())
     };
-    let told: HashSet<String> =
-        documents(HashSet::new()).filter_map(|document| question(&document)).collect();
+    let told: HashSet<String> = documents(HashSet::new())
+        .filter_map(|document| question(&document))
+        .collect();
     assert!(told.len() > 200);
-    let clean: HashSet<String> =
-        documents(told.clone()).filter_map(|document| question(&document)).collect();
+    let clean: HashSet<String> = documents(told.clone())
+        .filter_map(|document| question(&document))
+        .collect();
     assert!(told.is_disjoint(&clean));
 }

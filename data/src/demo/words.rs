@@ -33,14 +33,16 @@ const PEOPLE: &[(&str, &str)] = &[
 ];
 
 pub(super) fn person(rng: &mut Rng) -> Person {
-    let (name, subject) = PEOPLE[rng.between(0, PEOPLE.len() as i64 - 1) as usize];
+    let (name, subject) = PEOPLE[rng.index(PEOPLE.len())];
     Person { name, subject }
 }
 
 /// `count` different people.
 pub(super) fn people(rng: &mut Rng, count: usize) -> Vec<Person> {
-    let mut all: Vec<Person> =
-        PEOPLE.iter().map(|&(name, subject)| Person { name, subject }).collect();
+    let mut all: Vec<Person> = PEOPLE
+        .iter()
+        .map(|&(name, subject)| Person { name, subject })
+        .collect();
     rng.shuffle(&mut all);
     all.truncate(count);
     all
@@ -54,7 +56,16 @@ pub(super) const COLLECTED: &[&str] = &[
 
 /// Things that one buys: plural.
 pub(super) const BOUGHT: &[&str] = &[
-    "pens", "notebooks", "apples", "cups", "books", "shirts", "toys", "balls", "candles", "plates",
+    "pens",
+    "notebooks",
+    "apples",
+    "cups",
+    "books",
+    "shirts",
+    "toys",
+    "balls",
+    "candles",
+    "plates",
 ];
 
 /// Things that one bakes.

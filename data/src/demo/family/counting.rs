@@ -33,7 +33,9 @@ fn collection_event(
     count: i64,
 ) -> Option<i64> {
     let other = words::person(story.rng).name;
-    let kind = story.rng.between(0, if story.steps_left() >= 2 { 6 } else { 4 });
+    let kind = story
+        .rng
+        .between(0, if story.steps_left() >= 2 { 6 } else { 4 });
     match kind {
         0 => {
             let more = story.rng.between(3, 60);
@@ -56,12 +58,16 @@ fn collection_event(
         4 => {
             let factor = story.rng.between(2, 4);
             let word = ["doubles", "triples", "quadruples"][factor as usize - 2];
-            story.say(format!("Then {other} {word} the number of {items} {name} has."));
+            story.say(format!(
+                "Then {other} {word} the number of {items} {name} has."
+            ));
             story.multiply(&format!("{name} now has"), (count, factor), items)
         }
         5 => {
             let (bags, each) = (story.rng.between(2, 9), story.rng.between(2, 12));
-            story.say(format!("{subject} buys {bags} bags with {each} {items} in each."));
+            story.say(format!(
+                "{subject} buys {bags} bags with {each} {items} in each."
+            ));
             let bought = story.multiply("The bags hold", (bags, each), items)?;
             story.add(&format!("{name} now has"), (count, bought), items)
         }
@@ -78,15 +84,26 @@ fn collection_event(
 /// Several people, each compared with one before.
 pub(super) fn comparison(mut story: Story) -> Option<Told> {
     let items = story.rng.pick(words::COLLECTED);
-    let names: Vec<&str> = words::people(story.rng, 6).iter().map(|person| person.name).collect();
+    let names: Vec<&str> = words::people(story.rng, 6)
+        .iter()
+        .map(|person| person.name)
+        .collect();
     // Two endings: all together (one sum per comparison), or how many more the last one has.
     let wanted = story.steps_left();
     let together = wanted.is_multiple_of(2) && story.rng.chance(60);
-    let comparisons = if together { wanted / 2 } else { (wanted - 1).max(1) };
+    let comparisons = if together {
+        wanted / 2
+    } else {
+        (wanted - 1).max(1)
+    };
     let mut counts = vec![story.rng.between(4, 40)];
     story.say(format!("{} has {} {items}.", names[0], counts[0]));
     for index in 1..=comparisons {
-        let count = compare(&mut story, (names[index], names[index - 1], items), counts[index - 1])?;
+        let count = compare(
+            &mut story,
+            (names[index], names[index - 1], items),
+            counts[index - 1],
+        )?;
         counts.push(count);
     }
     if together {
@@ -107,11 +124,7 @@ pub(super) fn comparison(mut story: Story) -> Option<Told> {
     story.ask(asked)
 }
 
-fn compare(
-    story: &mut Story,
-    (name, other, items): (&str, &str, &str),
-    count: i64,
-) -> Option<i64> {
+fn compare(story: &mut Story, (name, other, items): (&str, &str, &str), count: i64) -> Option<i64> {
     let lead = format!("{name} has");
     match story.rng.between(0, 4) {
         0 | 1 => {
@@ -139,10 +152,17 @@ fn compare(
 
 /// Ages in a family, and years that pass.
 pub(super) fn ages(mut story: Story) -> Option<Told> {
-    let names: Vec<&str> = words::people(story.rng, 6).iter().map(|person| person.name).collect();
+    let names: Vec<&str> = words::people(story.rng, 6)
+        .iter()
+        .map(|person| person.name)
+        .collect();
     let mut age = story.rng.between(3, 24);
     story.say(format!("{} is {age} years old.", names[0]));
-    let relations = if story.steps_left() > 1 { story.steps_left() - 1 } else { 1 };
+    let relations = if story.steps_left() > 1 {
+        story.steps_left() - 1
+    } else {
+        1
+    };
     for index in 1..=relations {
         let (name, other) = (names[index.min(5)], names[index - 1]);
         let lead = format!("{name} is");

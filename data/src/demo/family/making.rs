@@ -11,7 +11,9 @@ pub(super) fn baking(mut story: Story) -> Option<Told> {
     let (name, subject) = (baker.name, baker.subject);
     let goods = story.rng.pick(words::BAKED);
     let (trays, each) = (story.rng.between(3, 12), story.rng.between(4, 12));
-    story.say(format!("{name} bakes {trays} trays of {goods} with {each} on each tray."));
+    story.say(format!(
+        "{name} bakes {trays} trays of {goods} with {each} on each tray."
+    ));
     let mut count = story.multiply(&format!("{name} bakes"), (trays, each), goods)?;
     let mut asked = format!("How many {goods} does {name} bake?");
     if story.steps_left() > 0 {
@@ -40,7 +42,9 @@ pub(super) fn baking(mut story: Story) -> Option<Told> {
     }
     while story.steps_left() > 0 {
         let cost = story.rng.between(3, 40);
-        let on = story.rng.pick(&["flour", "sugar", "a new oven door", "butter"]);
+        let on = story
+            .rng
+            .pick(&["flour", "sugar", "a new oven door", "butter"]);
         story.say(format!("{subject} spends ${cost} of it on {on}."));
         count = story.subtract(&format!("{name} keeps"), (count, cost), "dollars")?;
         asked = format!("How much money does {name} keep?");
@@ -53,7 +57,9 @@ pub(super) fn hens(mut story: Story) -> Option<Told> {
     let farmer = words::person(story.rng);
     let (name, subject) = (farmer.name, farmer.subject);
     let (hens, eggs) = (story.rng.between(4, 30), story.rng.between(2, 6));
-    story.say(format!("{name} has {hens} hens and each lays {eggs} eggs a week."));
+    story.say(format!(
+        "{name} has {hens} hens and each lays {eggs} eggs a week."
+    ));
     let mut count = story.multiply("The hens lay", (hens, eggs), "eggs")?;
     let mut asked = "How many eggs do the hens lay in a week?".to_owned();
     let packs = story.steps_left() >= 2;
@@ -79,7 +85,9 @@ pub(super) fn hens(mut story: Story) -> Option<Told> {
     if packs {
         let size = [4, 6, 10, 12][story.rng.between(0, 3) as usize];
         let price = story.rng.between(2, 9);
-        story.say(format!("{subject} sells the eggs in boxes of {size} for ${price} a box."));
+        story.say(format!(
+            "{subject} sells the eggs in boxes of {size} for ${price} a box."
+        ));
         let boxes = story.divide("That makes", (count, size), "boxes")?;
         story.multiply("The boxes bring", (boxes, price), "dollars")?;
         asked = format!("How much does {name} earn with the eggs?");

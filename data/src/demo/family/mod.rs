@@ -23,24 +23,80 @@ pub(super) struct Family {
 
 /// Families of the pre-training text, the training split and the test split.
 pub(super) const KNOWN: &[Family] = &[
-    Family { name: "collection", tell: counting::collection, offhand_percent: 30 },
-    Family { name: "comparison", tell: counting::comparison, offhand_percent: 75 },
-    Family { name: "ages", tell: counting::ages, offhand_percent: 75 },
-    Family { name: "shopping", tell: money::shopping, offhand_percent: 75 },
-    Family { name: "wages", tell: money::wages, offhand_percent: 30 },
-    Family { name: "savings", tell: money::savings, offhand_percent: 75 },
-    Family { name: "baking", tell: making::baking, offhand_percent: 30 },
-    Family { name: "hens", tell: making::hens, offhand_percent: 75 },
-    Family { name: "reading", tell: measuring::reading, offhand_percent: 30 },
-    Family { name: "travel", tell: measuring::travel, offhand_percent: 75 },
-    Family { name: "class", tell: measuring::class, offhand_percent: 30 },
+    Family {
+        name: "collection",
+        tell: counting::collection,
+        offhand_percent: 30,
+    },
+    Family {
+        name: "comparison",
+        tell: counting::comparison,
+        offhand_percent: 75,
+    },
+    Family {
+        name: "ages",
+        tell: counting::ages,
+        offhand_percent: 75,
+    },
+    Family {
+        name: "shopping",
+        tell: money::shopping,
+        offhand_percent: 75,
+    },
+    Family {
+        name: "wages",
+        tell: money::wages,
+        offhand_percent: 30,
+    },
+    Family {
+        name: "savings",
+        tell: money::savings,
+        offhand_percent: 75,
+    },
+    Family {
+        name: "baking",
+        tell: making::baking,
+        offhand_percent: 30,
+    },
+    Family {
+        name: "hens",
+        tell: making::hens,
+        offhand_percent: 75,
+    },
+    Family {
+        name: "reading",
+        tell: measuring::reading,
+        offhand_percent: 30,
+    },
+    Family {
+        name: "travel",
+        tell: measuring::travel,
+        offhand_percent: 75,
+    },
+    Family {
+        name: "class",
+        tell: measuring::class,
+        offhand_percent: 30,
+    },
 ];
 
 /// Families of the test split only.
 pub(super) const UNSEEN: &[Family] = &[
-    Family { name: "garden", tell: unseen::garden, offhand_percent: 0 },
-    Family { name: "tickets", tell: unseen::tickets, offhand_percent: 0 },
-    Family { name: "tank", tell: unseen::tank, offhand_percent: 0 },
+    Family {
+        name: "garden",
+        tell: unseen::garden,
+        offhand_percent: 0,
+    },
+    Family {
+        name: "tickets",
+        tell: unseen::tickets,
+        offhand_percent: 0,
+    },
+    Family {
+        name: "tank",
+        tell: unseen::tank,
+        offhand_percent: 0,
+    },
 ];
 
 /// Draws until the numbers fit.
@@ -54,6 +110,9 @@ impl Family {
                 return told;
             }
         }
-        panic!("family {} cannot tell a problem of {num_steps} steps", self.name)
+        panic!(
+            "family {} cannot tell a problem of {num_steps} steps",
+            self.name
+        )
     }
 }

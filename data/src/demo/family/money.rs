@@ -51,10 +51,16 @@ pub(super) fn wages(mut story: Story) -> Option<Told> {
     let worker = words::person(story.rng);
     let (name, subject) = (worker.name, worker.subject);
     let (hourly, hours) = (story.rng.between(5, 20), story.rng.between(2, 9));
-    let job = story.rng.pick(&["in a garden", "in a shop", "at a library", "on a farm"]);
+    let job = story
+        .rng
+        .pick(&["in a garden", "in a shop", "at a library", "on a farm"]);
     story.say(format!("{name} works {job} and earns ${hourly} an hour."));
     story.say(format!("{subject} works {hours} hours a day."));
-    let mut money = story.multiply(&format!("In a day {name} earns"), (hourly, hours), "dollars")?;
+    let mut money = story.multiply(
+        &format!("In a day {name} earns"),
+        (hourly, hours),
+        "dollars",
+    )?;
     let mut asked = format!("How much does {name} earn in a day?");
     if story.steps_left() > 0 {
         let days = story.rng.between(2, 6);
@@ -70,12 +76,11 @@ pub(super) fn wages(mut story: Story) -> Option<Told> {
 }
 
 /// One change of a purse: its sentence, its step or two, what is in it then.
-fn spend_or_earn(
-    story: &mut Story,
-    (name, subject): (&str, &str),
-    money: i64,
-) -> Option<i64> {
-    match story.rng.between(0, if story.steps_left() >= 2 { 3 } else { 2 }) {
+fn spend_or_earn(story: &mut Story, (name, subject): (&str, &str), money: i64) -> Option<i64> {
+    match story
+        .rng
+        .between(0, if story.steps_left() >= 2 { 3 } else { 2 })
+    {
         0 => {
             let spent = story.rng.between(5, 60);
             let on = story.rng.pick(&["food", "a gift", "shoes", "a game"]);
@@ -106,7 +111,9 @@ pub(super) fn savings(mut story: Story) -> Option<Told> {
     let saver = words::person(story.rng);
     let (name, subject) = (saver.name, saver.subject);
     let (weekly, weeks) = (story.rng.between(3, 12), story.rng.between(3, 12));
-    let thing = story.rng.pick(&["bike", "phone", "guitar", "tent", "watch"]);
+    let thing = story
+        .rng
+        .pick(&["bike", "phone", "guitar", "tent", "watch"]);
     story.say(format!("{name} saves ${weekly} a week for {weeks} weeks."));
     let mut saved = story.multiply(&format!("{name} saves"), (weekly, weeks), "dollars")?;
     // The price, and then the weeks still needed, are the last two steps.
@@ -122,9 +129,13 @@ pub(super) fn savings(mut story: Story) -> Option<Told> {
     story.say(format!("A {thing} costs ${price}."));
     let missing = story.subtract(&format!("{name} still needs"), (price, saved), "dollars")?;
     if story.steps_left() == 0 {
-        return story.ask(format!("How much more money does {name} need for the {thing}?"));
+        return story.ask(format!(
+            "How much more money does {name} need for the {thing}?"
+        ));
     }
     story.say(format!("From now on {subject} saves ${rate} a week."));
     story.divide("That takes", (missing, rate), "weeks")?;
-    story.ask(format!("How many more weeks until {name} can buy the {thing}?"))
+    story.ask(format!(
+        "How many more weeks until {name} can buy the {thing}?"
+    ))
 }
