@@ -1,0 +1,63 @@
+//! From arguments to an exit code. [`main_from`] is the whole program, so that another binary can be
+//! its own trainer child process. The flags themselves are in `cli/args.rs`.
+
+pub mod args;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Arguments, Command};
+use crate::progress::Progress;
+use crate::stop::StopFlag;
+use crate::train::Outcome;
+
+/// The run was stopped by SIGTERM or SIGINT after a whole step; the same command resumes it from
+/// the newest complete epoch. The number is `EX_TEMPFAIL` of sysexits.h.
+pub const EXIT_RESUMABLE: u8 = 75;
+
+/// Runs the trainer with these arguments (the first is the program's name, as in
+/// [`std::env::args_os`]) and returns its exit code: 0 done, 1 failed (the reason is on stderr),
+/// 2 wrong usage, 75 stopped and resumable.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" that clap prints on stdout and that end well.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(arguments) {
+        Ok(Outcome::Finished) => ExitCode::SUCCESS,
+        Ok(Outcome::Interrupted) => ExitCode::from(EXIT_RESUMABLE),
+        Err(error) => {
+            eprintln!("trainer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let stop = StopFlag::on_signals()?;
+    if let Some(threads) = arguments.threads {
+        // Fails only where the pool already exists (a second run in one process): that one serves.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global();
+    }
+    let mut progress = Progress::new(arguments.progress);
+    let outcome = match arguments.command {
+        Command::Sft(args) => crate::sft::run(&args, &stop, &mut progress)?,
+        Command::Pretrain(args) => crate::pretrain::run(&args, &stop, &mut progress)?,
+    };
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! The flags, grouped by purpose, each with unit and meaning. No logic beyond turning a group into
+//! its checked config.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{
+    Checkpointing, DataFormat, NotifyConfig, OptimizerConfig, PromptFormat, SaveDtype, TooLong,
+};
+use crate::error::Result;
+use crate::progress::ProgressMode;
+use crate::schedule::{Schedule, ScheduleKind};
+
+/// Fine-tuning and pre-training of Llama models, from JSONL to checkpoint folders.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    /// How progress is shown. `json`: one object per event on stdout.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub progress: ProgressMode,
+    /// Threads for the arithmetic. Default: one per core. Results do not depend on it.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tunes on question/answer pairs; the loss is on the answers only.
+    #[command(after_help = SFT_EXAMPLES)]
+    Sft(Box<SftArgs>),
+    /// Trains a small model from scratch (or goes on from one) on text.
+    #[command(after_help = PRETRAIN_EXAMPLES)]
+    Pretrain(Box<PretrainArgs>),
+}
+
+const SFT_EXAMPLES: &str = "\
+Examples:
+  GSM8K's own solutions, 4 epochs, checkpoints in runs/vanilla/epoch_1 .. epoch_4:
+    trainer sft --model models/base --train train.jsonl --out runs/vanilla
+
+  Rationales kept by `star bootstrap`, each epoch's checkpoint loaded into a server whose
+  --checkpoint-root is runs:
+    trainer sft --model models/base --train accepted.jsonl --out runs/star \\
+      --server http://127.0.0.1:50051 --server-checkpoint-prefix star
+
+The same command again goes on after the newest complete epoch. Exit code 75: stopped by a signal,
+resumable.";
+
+const PRETRAIN_EXAMPLES: &str = "\
+Examples:
+  One hour from scratch, tokenizer included:
+    trainer pretrain --text corpus.jsonl --vocab-size 1024 --hidden-size 128 --num-layers 6 \\
+      --tokens 30000000 --time-limit-minutes 60 --save-dtype bf16 --out runs/base
+
+The model is in OUT/model. Lines are {\"text\": ...} or {\"prompt\": ..., \"completion\": ...}.";
+
+/// `trainer sft`.
+#[derive(Debug, Args)]
+pub struct SftArgs {
+    /// Base model: a folder in Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Training data, one JSON object per line.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub train: PathBuf,
+    /// Shape of the lines. Default: told by the keys of the first line.
+    #[arg(long, value_enum)]
+    pub format: Option<DataFormat>,
+    /// Folder for epoch_<n>/, metrics.jsonl and losses.csv. A run found there is resumed.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: u32,
+    /// Examples per optimizer step.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// Longest example in tokens, prompt and answer together.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_length: u32,
+    /// What happens to longer examples. Either way they are counted and listed in dropped.jsonl.
+    #[arg(long, value_enum, default_value = "skip")]
+    pub too_long: TooLong,
+    /// Part of the questions held out for validation loss (split by question, seeded).
+    #[arg(long, default_value_t = 0.1)]
+    pub validation_fraction: f64,
+    /// Prompt around the question: a built-in name or a template file. The default is the one
+    /// evaluation uses, so that training and evaluation prompts have the same token ids.
+    #[arg(long, default_value = "basic")]
+    pub prompt: String,
+    /// Plain text or the checkpoint's chat template. Default: chat where it has a template.
+    #[arg(long, value_enum)]
+    pub prompt_format: Option<PromptFormat>,
+    #[command(flatten)]
+    pub optimizer: OptimizerArgs<SftDefaults>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Type of saved weights. Default: that of the base model.
+    #[arg(long, value_enum)]
+    pub save_dtype: Option<SaveDtype>,
+    #[command(flatten)]
+    pub notify: NotifyArgs,
+}
+
+/// `trainer pretrain`.
+#[derive(Debug, Args)]
+pub struct PretrainArgs {
+    /// Text: {"text"} or {"prompt", "completion"} per line; every line is one document.
+    #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
+    pub text: Vec<PathBuf>,
+    /// Folder for model/, metrics.jsonl and losses.csv.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from this model (its tokenizer and shape are taken; the optimizer starts anew).
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tokenizer", "vocab_size"])]
+    pub init_from: Option<PathBuf>,
+    /// Folder with a tokenizer.json to use.
+    #[arg(long, value_name = "DIR", conflicts_with = "vocab_size")]
+    pub tokenizer: Option<PathBuf>,
+    /// Train a byte-level BPE tokenizer (digits split) with this many entries.
+    #[arg(long)]
+    pub vocab_size: Option<usize>,
+    /// Documents the tokenizer is trained on, at most.
+    #[arg(long, default_value_t = 50_000)]
+    pub tokenizer_documents: usize,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Tokens to train on; documents are repeated in a new order as often as needed.
+    #[arg(long, conflicts_with = "epochs")]
+    pub tokens: Option<u64>,
+    /// Passes over the text. Default 1 where --tokens is not given.
+    #[arg(long)]
+    pub epochs: Option<u32>,
+    /// Ends the run cleanly after this long: the learning rate then reaches its floor in time.
+    #[arg(long, value_name = "MINUTES")]
+    pub time_limit_minutes: Option<f64>,
+    /// Tokens per optimizer step.
+    #[arg(long, default_value_t = 16_384)]
+    pub batch_tokens: usize,
+    /// Longest document in tokens; longer ones are cut into pieces of this length.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_length: u32,
+    /// Part of the documents held out; the loss on them is shown at every save.
+    #[arg(long, default_value_t = 0.01)]
+    pub eval_fraction: f64,
+    /// Write the model this often.
+    #[arg(long, default_value_t = 10.0, value_name = "MINUTES")]
+    pub save_every_minutes: f64,
+    #[command(flatten)]
+    pub optimizer: OptimizerArgs<PretrainDefaults>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    #[arg(long, value_enum, default_value = "f32")]
+    pub save_dtype: SaveDtype,
+}
+
+/// Shape of a new model.
+#[derive(Debug, Args)]
+pub struct ShapeArgs {
+    #[arg(long, default_value_t = 128)]
+    pub hidden_size: usize,
+    #[arg(long, default_value_t = 6)]
+    pub num_layers: usize,
+    #[arg(long, default_value_t = 4)]
+    pub num_heads: usize,
+    #[arg(long, default_value_t = 2)]
+    pub num_kv_heads: usize,
+    #[arg(long, default_value_t = 384)]
+    pub intermediate_size: usize,
+    /// The output head is the embedding matrix.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub tie_embeddings: bool,
+    #[arg(long, default_value_t = 10_000.0)]
+    pub rope_theta: f64,
+    /// Longest sequence the model is meant for, in tokens.
+    #[arg(long, default_value_t = 1024)]
+    pub max_position_embeddings: usize,
+}
+
+/// What `sft` and `pretrain` share.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// Most tokens computed at once; examples are packed under it without seeing each other.
+    #[arg(long, default_value_t = 2048)]
+    pub max_tokens_per_micro_batch: usize,
+    /// Keep activations for the backward pass, or compute them again.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub checkpointing: Checkpointing,
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Servers to tell about each epoch's checkpoint. One that does not answer never stops training.
+#[derive(Debug, Args)]
+pub struct NotifyArgs {
+    /// A generation server that should load each checkpoint; may be repeated.
+    #[arg(long, value_name = "URL")]
+    pub server: Vec<String>,
+    /// Name of OUT below the server's checkpoint root.
+    #[arg(long, default_value = "", requires = "server")]
+    pub server_checkpoint_prefix: String,
+    /// Time limit for one server, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub server_time_limit_s: u64,
+}
+
+/// Where the two commands' defaults differ.
+pub trait OptimizerDefaults: std::fmt::Debug + Send + Sync + 'static {
+    const LR: f64;
+    const SCHEDULE: ScheduleKind;
+    const WARMUP_STEPS: u64;
+    const BETA2: f64;
+    const WEIGHT_DECAY: f64;
+}
+
+/// Fine-tuning: the report's linear decay without warm-up, PyTorch's betas.
+#[derive(Debug)]
+pub struct SftDefaults;
+
+/// From scratch: short memory of the second moment and some decay, as GPT-3 and Llama.
+#[derive(Debug)]
+pub struct PretrainDefaults;
+
+impl OptimizerDefaults for SftDefaults {
+    const LR: f64 = 1e-5;
+    const SCHEDULE: ScheduleKind = ScheduleKind::Linear;
+    const WARMUP_STEPS: u64 = 0;
+    const BETA2: f64 = 0.999;
+    const WEIGHT_DECAY: f64 = 0.0;
+}
+
+impl OptimizerDefaults for PretrainDefaults {
+    const LR: f64 = 3e-3;
+    const SCHEDULE: ScheduleKind = ScheduleKind::Cosine;
+    const WARMUP_STEPS: u64 = 50;
+    const BETA2: f64 = 0.95;
+    const WEIGHT_DECAY: f64 = 0.1;
+}
+
+/// AdamW, schedule, clipping.
+#[derive(Debug, Args)]
+pub struct OptimizerArgs<D: OptimizerDefaults> {
+    /// Peak learning rate.
+    #[arg(long, default_value_t = D::LR)]
+    pub lr: f64,
+    #[arg(long, value_enum, default_value_t = D::SCHEDULE)]
+    pub schedule: ScheduleKind,
+    #[arg(long, default_value_t = D::WARMUP_STEPS)]
+    pub warmup_steps: u64,
+    /// Where the schedule ends, as a part of the peak.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_lr_ratio: f64,
+    #[arg(long, default_value_t = 0.9)]
+    pub beta1: f64,
+    #[arg(long, default_value_t = D::BETA2)]
+    pub beta2: f64,
+    #[arg(long, default_value_t = 1e-8)]
+    pub eps: f64,
+    /// On matrices only.
+    #[arg(long, default_value_t = D::WEIGHT_DECAY)]
+    pub weight_decay: f64,
+    /// The averaged gradient is scaled down to this global norm.
+    #[arg(long, default_value_t = 1.0)]
+    pub max_grad_norm: f64,
+    #[arg(skip)]
+    defaults: std::marker::PhantomData<D>,
+}
+
+impl<D: OptimizerDefaults> OptimizerArgs<D> {
+    pub fn config(&self) -> Result<OptimizerConfig> {
+        let config = OptimizerConfig {
+            schedule: Schedule {
+                kind: self.schedule,
+                peak_lr: self.lr,
+                warmup_steps: self.warmup_steps,
+                min_lr_ratio: self.min_lr_ratio,
+            },
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl NotifyArgs {
+    pub fn config(&self) -> NotifyConfig {
+        NotifyConfig {
+            servers: self.server.clone(),
+            checkpoint_prefix: self.server_checkpoint_prefix.clone(),
+            time_limit: Duration::from_secs(self.server_time_limit_s),
+        }
+    }
+}

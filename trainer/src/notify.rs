@@ -1,0 +1,127 @@
+//! Tells generation servers to load a checkpoint. Whatever a server does or does not do ends as one
+//! [`Notification`] within the time limit; it never stops training.
+
+use std::time::Duration;
+
+use proto::genserver::v1::ReloadCheckpointRequest;
+use proto::genserver::v1::control_client::ControlClient;
+use tonic::transport::Endpoint;
+
+use crate::config::NotifyConfig;
+use crate::progress::Event;
+
+/// What became of one server's notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    pub server: String,
+    /// As the server was asked for it.
+    pub checkpoint: String,
+    pub outcome: Result<Loaded, String>,
+}
+
+/// What the server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    pub weights_number: u64,
+    pub weights_digest: String,
+    pub swap_ms: u32,
+}
+
+impl From<Notification> for Event {
+    fn from(notification: Notification) -> Self {
+        let Notification {
+            server,
+            checkpoint,
+            outcome,
+        } = notification;
+        match outcome {
+            Ok(loaded) => Self::Notified {
+                server,
+                checkpoint,
+                ok: true,
+                message: format!(
+                    "weights version {}, swapped in {} ms",
+                    loaded.weights_number, loaded.swap_ms
+                ),
+                weights_number: Some(loaded.weights_number),
+                weights_digest: Some(loaded.weights_digest),
+            },
+            Err(message) => Self::Notified {
+                server,
+                checkpoint,
+                ok: false,
+                message,
+                weights_number: None,
+                weights_digest: None,
+            },
+        }
+    }
+}
+
+/// Asks every server to load `folder` (such as `epoch_2`), one after the other.
+pub fn notify_all(config: &NotifyConfig, folder: &str, manifest_sha256: &str) -> Vec<Notification> {
+    let checkpoint = match config.checkpoint_prefix.trim_end_matches('/') {
+        "" => folder.to_string(),
+        prefix => format!("{prefix}/{folder}"),
+    };
+    let request = ReloadCheckpointRequest {
+        checkpoint: checkpoint.clone(),
+        expected_manifest_sha256: manifest_sha256.to_string(),
+        // The same folder content is the same request, however often it is asked for.
+        idempotency_key: format!("{checkpoint}@{manifest_sha256}"),
+    };
+    config
+        .servers
+        .iter()
+        .map(|server| Notification {
+            server: server.clone(),
+            checkpoint: checkpoint.clone(),
+            outcome: notify(server, request.clone(), config.time_limit),
+        })
+        .collect()
+}
+
+fn notify(
+    server: &str,
+    request: ReloadCheckpointRequest,
+    time_limit: Duration,
+) -> Result<Loaded, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime for the call: {error}"))?;
+    let outcome =
+        runtime.block_on(async { tokio::time::timeout(time_limit, reload(server, request)).await });
+    // Name resolution may still sit in a blocking thread; do not wait for it.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", time_limit.as_secs())))
+}
+
+async fn reload(server: &str, request: ReloadCheckpointRequest) -> Result<Loaded, String> {
+    let url = if server.contains("://") {
+        server.to_string()
+    } else {
+        format!("http://{server}")
+    };
+    let endpoint = Endpoint::from_shared(url).map_err(|error| format!("not a URL: {error}"))?;
+    let channel = endpoint.connect().await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
+        format!("cannot connect ({error}{cause})")
+    })?;
+    let response = ControlClient::new(channel)
+        .reload_checkpoint(request)
+        .await
+        .map_err(|status| format!("refused: {} ({:?})", status.message(), status.code()))?
+        .into_inner();
+    let weights = response
+        .new_weights
+        .ok_or("the answer names no weights version")?;
+    Ok(Loaded {
+        weights_number: weights.number,
+        weights_digest: weights.digest,
+        swap_ms: response.swap_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+//! `trainer sft`: from arguments to a plan for the loop. Question files become examples whose prompt
+//! has the very token ids that evaluation will put to the server.
+
+use std::io::Write;
+use std::path::Path;
+
+use data::prompt::PromptTemplate;
+use data::split::holdout_by_question;
+use model::dtype::StoredDtype;
+use model::folder::ModelFolder;
+use model::manifest::file_sha256;
+use model::template::ChatMessage;
+use model::tokenizer::{ModelTokenizer, Prompt, TrainingIds};
+use model::weights::Weights;
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::cli::args::SftArgs;
+use crate::config::{
+    DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TooLong, TrainingConfig, Window,
+};
+use crate::dataset::{Examples, Line, LineText, read_lines};
+use crate::error::{Result, TrainError};
+use crate::forward::Network;
+use crate::metrics::MetricsLog;
+use crate::optimizer::Optimizer;
+use crate::outputs::{Outputs, Saving};
+use crate::pack::windows;
+use crate::progress::{Event, Progress};
+use crate::resume::{OutFolder, load_state, newest_complete_epoch, read_state};
+use crate::stop::StopFlag;
+use crate::train::{Budget, Outcome, Plan, TrainState, train};
+
+/// Fine-tunes as `args` say; resumes where `args.out` has a complete epoch.
+pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
+    let folder = ModelFolder::open(&args.model)?;
+    let tokenizer = ModelTokenizer::load(&args.model)?;
+    let (format, lines) = read_lines(&args.train, args.format)?;
+    let template = prompt_template(&args.prompt)?;
+    let weights = Weights::load(&args.model, &folder.config, candle_core::DType::F32)?;
+    let config = training_config(args, &folder, (&tokenizer, &template, format), &weights)?;
+    let runtime = RuntimeConfig {
+        out: args.out.clone(),
+        notify: args.notify.config(),
+    };
+    let _claim = OutFolder::claim(&runtime.out)?;
+    let set = build_examples(&lines, &tokenizer, &template, &config)?;
+    write_dropped(&runtime.out, &set.dropped)?;
+    if set.train.is_empty() {
+        return Err(TrainError::NoExamples {
+            what: args.train.display().to_string(),
+            details: format!(
+                "{} lines, {} too long, {} held out",
+                lines.len(),
+                set.dropped.len(),
+                set.validation.len()
+            ),
+        });
+    }
+    let network = Network::new(folder.config, &weights, config.checkpointing)?;
+    drop(weights);
+    let optimizer = Optimizer::new(config.optimizer.clone(), &network.config);
+    let mut state = TrainState::new(network, optimizer);
+    if let Some(found) = newest_complete_epoch(&runtime.out, progress)? {
+        let saved = read_state(&found, &config)?;
+        load_state(&found, saved, &mut state)?;
+        let (epoch, step) = (found.epoch, state.counters.steps);
+        progress.emit(Event::Resumed {
+            epoch,
+            step,
+            path: found.path,
+        });
+    }
+    run_loop(
+        &mut state,
+        &set,
+        (config, runtime, &args.model),
+        (stop, progress),
+    )
+}
+
+fn run_loop(
+    state: &mut TrainState,
+    set: &ExampleSet,
+    (config, runtime, model): (TrainingConfig, RuntimeConfig, &Path),
+    (stop, progress): (&StopFlag, &mut Progress),
+) -> Result<Outcome> {
+    let order: Vec<u32> = (0..set.train.len() as u32).collect();
+    let steps_per_epoch = windows(&order, &set.train, config.window).len() as u64;
+    let plan = Plan {
+        examples: &set.train,
+        validation: &set.validation,
+        window: config.window,
+        max_tokens_per_micro_batch: config.max_tokens_per_micro_batch,
+        schedule: config.optimizer.schedule.clone(),
+        epochs: config.epochs,
+        budget: Budget::Steps(steps_per_epoch * u64::from(config.epochs)),
+        time_limit: None,
+        seed: config.seed,
+    };
+    let count = |truncated: bool| {
+        set.dropped
+            .iter()
+            .filter(|dropped| dropped.truncated == truncated)
+            .count() as u64
+    };
+    progress.emit(Event::Start {
+        command: "sft".to_string(),
+        out: runtime.out.clone(),
+        num_parameters: state.network.config.num_parameters() as u64,
+        num_train_examples: set.train.len() as u64,
+        num_validation_examples: set.validation.len() as u64,
+        num_skipped_too_long: count(false),
+        num_truncated: count(true),
+        num_epochs: config.epochs,
+        total_steps: Some(steps_per_epoch * u64::from(config.epochs)),
+        first_epoch: state.counters.epochs_done + 1,
+    });
+    if set.num_split_at_border > 0 {
+        let count = set.num_split_at_border;
+        progress.emit(Event::Warning {
+            message: format!(
+                "in {count} examples prompt and answer meet inside a token; they were encoded apart"
+            ),
+        });
+    }
+    let metrics = MetricsLog::open(&runtime.out, state.counters.steps, &state.history)?;
+    let saving = Saving::EachEpoch {
+        config: Box::new(config),
+        notify: runtime.notify,
+    };
+    let mut outputs = Outputs::new(&runtime.out, saving, model, metrics, progress);
+    train(state, &plan, &mut outputs, stop)
+}
+
+/// A built-in prompt's name, or a file.
+fn prompt_template(name_or_path: &str) -> Result<PromptTemplate> {
+    let path = Path::new(name_or_path);
+    match path.is_file() {
+        true => Ok(PromptTemplate::from_file(path)?),
+        false => Ok(PromptTemplate::by_name(name_or_path)?),
+    }
+}
+
+fn training_config(
+    args: &SftArgs,
+    folder: &ModelFolder,
+    (tokenizer, template, format): (&ModelTokenizer, &PromptTemplate, DataFormat),
+    weights: &Weights,
+) -> Result<TrainingConfig> {
+    let longest = folder.config.max_position_embeddings + 1;
+    crate::config::require(
+        "--max-length",
+        args.max_length as usize,
+        "at most the model's context",
+        |n| n <= longest,
+    )?;
+    Ok(TrainingConfig {
+        model_digest: weights.digest()?,
+        train_sha256: file_sha256(&args.train)?,
+        format,
+        prompt: template.name().to_string(),
+        prompt_digest: template.digest().to_string(),
+        prompt_format: args
+            .prompt_format
+            .unwrap_or(match tokenizer.has_chat_template() {
+                true => PromptFormat::Chat,
+                false => PromptFormat::Plain,
+            }),
+        too_long: args.too_long,
+        max_length: args.max_length as usize,
+        validation_fraction: args.validation_fraction,
+        epochs: args.epochs,
+        window: Window::Examples(args.batch_size as usize),
+        max_tokens_per_micro_batch: args.common.max_tokens_per_micro_batch,
+        optimizer: args.optimizer.config()?,
+        checkpointing: args.common.checkpointing,
+        save_dtype: args.save_dtype.unwrap_or(match folder.config.dtype {
+            StoredDtype::F32 => SaveDtype::F32,
+            StoredDtype::Bf16 => SaveDtype::Bf16,
+            StoredDtype::F16 => SaveDtype::F16,
+        }),
+        seed: args.common.seed,
+    })
+}
+
+/// The tokenised file.
+#[derive(Debug, Default)]
+struct ExampleSet {
+    train: Examples,
+    validation: Examples,
+    dropped: Vec<Dropped>,
+    num_split_at_border: usize,
+}
+
+/// An example that was left out or cut for its length.
+#[derive(Debug)]
+struct Dropped {
+    line: usize,
+    num_prompt_tokens: usize,
+    num_tokens: usize,
+    /// Cut and kept, rather than left out.
+    truncated: bool,
+}
+
+fn build_examples(
+    lines: &[Line],
+    tokenizer: &ModelTokenizer,
+    template: &PromptTemplate,
+    config: &TrainingConfig,
+) -> Result<ExampleSet> {
+    let encoded: Vec<TrainingIds> = lines
+        .par_iter()
+        .map(|line| encode(line, tokenizer, template, config.prompt_format))
+        .collect::<Result<_>>()?;
+    let questions = lines.iter().map(|line| match &line.text {
+        LineText::Question { question, .. } => question.as_str(),
+        LineText::Prompt { prompt, .. } => prompt.as_str(),
+    });
+    let split = holdout_by_question(questions, config.validation_fraction, config.seed).map_err(
+        |error| TrainError::BadSetting {
+            flag: "--validation-fraction",
+            found: error.found.to_string(),
+            expected: "0 <= fraction < 1".to_string(),
+        },
+    )?;
+    let mut held_out = vec![false; lines.len()];
+    split
+        .held_out
+        .iter()
+        .for_each(|&index| held_out[index] = true);
+    let mut set = ExampleSet::default();
+    for ((line, mut example), held_out) in lines.iter().zip(encoded).zip(held_out) {
+        set.num_split_at_border += usize::from(example.split_at_border);
+        let num_tokens = example.ids.len();
+        if num_tokens > config.max_length {
+            let keep = config.too_long == TooLong::TruncateAnswer
+                && example.label_start < config.max_length;
+            set.dropped.push(Dropped {
+                line: line.number,
+                num_prompt_tokens: example.label_start,
+                num_tokens,
+                truncated: keep,
+            });
+            if !keep {
+                continue;
+            }
+            example.ids.truncate(config.max_length);
+        }
+        let side = if held_out {
+            &mut set.validation
+        } else {
+            &mut set.train
+        };
+        side.push(&example.ids, example.label_start);
+    }
+    Ok(set)
+}
+
+/// Prompt and completion as token ids. A built prompt ends in "A:", after which running text has a
+/// space; through a chat template the answer begins the assistant's turn.
+fn encode(
+    line: &Line,
+    tokenizer: &ModelTokenizer,
+    template: &PromptTemplate,
+    format: PromptFormat,
+) -> Result<TrainingIds> {
+    let (prompt, completion) = match &line.text {
+        LineText::Prompt { prompt, completion } => (prompt.clone(), completion.clone()),
+        LineText::Question {
+            question,
+            completion,
+        } => {
+            let prompt = template.render(question)?;
+            let space = match format {
+                PromptFormat::Plain if !prompt.ends_with(char::is_whitespace) => " ",
+                PromptFormat::Plain | PromptFormat::Chat => "",
+            };
+            (prompt, format!("{space}{}", completion.trim()))
+        }
+    };
+    let prompt = match format {
+        PromptFormat::Plain => Prompt::Text(prompt),
+        PromptFormat::Chat => Prompt::Chat(vec![ChatMessage {
+            role: "user".to_string(),
+            content: prompt,
+        }]),
+    };
+    Ok(tokenizer.encode_training(&prompt, &completion)?)
+}
+
+/// `dropped.jsonl`: one line per example that was left out or cut; empty where there is none.
+fn write_dropped(out: &Path, dropped: &[Dropped]) -> Result<()> {
+    let path = out.join("dropped.jsonl");
+    let mut text = Vec::new();
+    for Dropped {
+        line,
+        num_prompt_tokens,
+        num_tokens,
+        truncated,
+    } in dropped
+    {
+        let outcome = if *truncated {
+            "answer_truncated"
+        } else {
+            "skipped_too_long"
+        };
+        let object = json!({
+            "line": line,
+            "num_prompt_tokens": num_prompt_tokens,
+            "num_tokens": num_tokens,
+            "outcome": outcome,
+        });
+        writeln!(text, "{object}").expect("writing to memory cannot fail");
+    }
+    std::fs::write(&path, text).map_err(TrainError::io(&path))
+}
+
+#[cfg(test)]
+mod tests;

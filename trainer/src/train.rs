@@ -1,0 +1,337 @@
+//! The loop, top to bottom, shared by fine-tuning and pre-training: count labels → forward and
+//! backward per micro-batch → clip → stop if not finite → step → log → evaluate → save → tell the
+//! servers.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Window;
+use crate::dataset::Examples;
+use crate::error::{Result, TrainError};
+use crate::forward::Network;
+use crate::gradients::Gradients;
+use crate::metrics::{EpochLosses, StepMetrics};
+use crate::optimizer::Optimizer;
+use crate::outputs::Outputs;
+use crate::pack::{MicroBatch, pack, windows};
+use crate::progress::Event;
+use crate::rng::shuffled;
+use crate::schedule::Schedule;
+use crate::stop::StopFlag;
+
+/// How a run ended when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Finished,
+    /// A signal asked for it.
+    Interrupted,
+}
+
+/// A loss or norm that is not finite skips the update; this many in a row end the run.
+const MAX_SKIPPED_IN_A_ROW: u32 = 5;
+
+/// What is trained on, in which portions, and for how long.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub examples: &'a Examples,
+    pub validation: &'a Examples,
+    pub window: Window,
+    pub max_tokens_per_micro_batch: usize,
+    pub schedule: Schedule,
+    pub epochs: u32,
+    pub budget: Budget,
+    /// The run ends cleanly after this long, with the schedule at its end.
+    pub time_limit: Option<Duration>,
+    pub seed: u64,
+}
+
+/// What 100 % of a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// All optimizer steps of all epochs.
+    Steps(u64),
+    /// Tokens through the network.
+    Tokens(u64),
+}
+
+/// Everything that changes from step to step.
+#[derive(Debug)]
+pub struct TrainState {
+    pub network: Network,
+    pub optimizer: Optimizer,
+    pub counters: Counters,
+    /// Losses of the epochs done, this run's and those before a resume.
+    pub history: Vec<EpochLosses>,
+    gradients: Gradients,
+}
+
+/// Where in the run a state is; saved in every checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    pub epochs_done: u32,
+    /// Optimizer steps, skipped ones included.
+    pub steps: u64,
+    pub skipped_steps: u64,
+    /// Through the network, and those with a label.
+    pub tokens: u64,
+    pub label_tokens: u64,
+}
+
+/// What one step computed.
+#[derive(Debug, Clone, Copy)]
+struct StepReport {
+    sum_nll: f64,
+    num_labels: usize,
+    num_tokens: usize,
+    grad_norm: f64,
+}
+
+/// NLL and labels of many micro-batches: summed, then divided, once.
+#[derive(Debug, Clone, Copy, Default)]
+struct LossSum {
+    nll: f64,
+    labels: u64,
+}
+
+impl LossSum {
+    fn mean(self) -> f64 {
+        self.nll / self.labels as f64
+    }
+}
+
+impl StepReport {
+    fn loss(&self) -> f64 {
+        self.sum_nll / self.num_labels as f64
+    }
+
+    fn is_finite(&self) -> bool {
+        self.sum_nll.is_finite() && self.grad_norm.is_finite()
+    }
+}
+
+impl TrainState {
+    pub fn new(network: Network, optimizer: Optimizer) -> Self {
+        let gradients = Gradients::zeros(&network.config);
+        Self {
+            network,
+            optimizer,
+            counters: Counters::default(),
+            history: Vec::new(),
+            gradients,
+        }
+    }
+
+    /// One optimizer step over these micro-batches, at this learning rate. The update is left out
+    /// where loss or gradient norm is not finite.
+    fn step(&mut self, batches: &[MicroBatch], lr: f64) -> Result<StepReport> {
+        let num_labels: usize = batches.iter().map(MicroBatch::num_labels).sum();
+        self.gradients.clear();
+        let mut sum_nll = 0.0;
+        for batch in batches {
+            let grad_scale = 1.0 / num_labels as f32;
+            sum_nll += self
+                .network
+                .forward_backward(batch, grad_scale, &mut self.gradients)?;
+        }
+        let report = StepReport {
+            sum_nll,
+            num_labels,
+            num_tokens: batches.iter().map(MicroBatch::num_tokens).sum(),
+            grad_norm: self.gradients.global_norm(),
+        };
+        self.counters.steps += 1;
+        self.counters.tokens += report.num_tokens as u64;
+        self.counters.label_tokens += report.num_labels as u64;
+        if report.is_finite() {
+            let weights = &self.network.weights;
+            self.optimizer
+                .step(weights, &self.gradients, (lr, report.grad_norm))?;
+        } else {
+            self.counters.skipped_steps += 1;
+        }
+        Ok(report)
+    }
+
+    /// Mean NLL per label token over `examples`; `None` where there are none.
+    pub fn evaluate(&self, examples: &Examples, max_tokens: usize) -> Result<Option<f64>> {
+        let all: Vec<u32> = (0..examples.len() as u32).collect();
+        let mut sum = LossSum::default();
+        for batch in pack(&all, examples, max_tokens) {
+            sum.nll += self.network.evaluate(&batch)?;
+            sum.labels += batch.num_labels() as u64;
+        }
+        Ok((sum.labels > 0).then(|| sum.mean()))
+    }
+}
+
+/// Runs `plan` from where `state` is to its end, or until `stop` is raised.
+pub fn train(
+    state: &mut TrainState,
+    plan: &Plan<'_>,
+    outputs: &mut Outputs<'_>,
+    stop: &StopFlag,
+) -> Result<Outcome> {
+    let mut clock = RunClock::start(plan, state.counters);
+    let mut skipped_in_a_row = 0;
+    for epoch in state.counters.epochs_done + 1..=plan.epochs {
+        let order = shuffled(plan.examples.len(), plan.seed, epoch);
+        let mut losses = LossSum::default();
+        for window in windows(&order, plan.examples, plan.window) {
+            let started = Instant::now();
+            let batches = pack(
+                &order[window],
+                plan.examples,
+                plan.max_tokens_per_micro_batch,
+            );
+            let done_before = clock.progress(state.counters);
+            let lr = plan.schedule.lr(state.counters.steps, done_before);
+            let report = state.step(&batches, lr)?;
+            let progress = clock.progress(state.counters);
+            let timing = (started.elapsed(), progress, clock.eta_s(progress));
+            log_step(
+                outputs,
+                plan,
+                (state.counters, epoch),
+                (&report, lr, timing),
+            )?;
+            if report.is_finite() {
+                skipped_in_a_row = 0;
+                losses.nll += report.sum_nll;
+                losses.labels += report.num_labels as u64;
+            } else {
+                skipped_in_a_row += 1;
+                skip(outputs, (state.counters, epoch), &report, skipped_in_a_row)?;
+            }
+            outputs.after_step(state, plan)?;
+            if stop.is_raised() {
+                return outputs.finish(state, plan, Outcome::Interrupted);
+            }
+            if progress >= 1.0 && !plan.ends_at_epoch_end() {
+                return outputs.finish(state, plan, Outcome::Finished);
+            }
+        }
+        state.counters.epochs_done = epoch;
+        let validation_loss = match outputs.saves_epochs() {
+            true => state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?,
+            false => None,
+        };
+        state.history.push(EpochLosses {
+            epoch,
+            train_loss: losses.mean(),
+            validation_loss,
+        });
+        outputs.after_epoch(state)?;
+    }
+    outputs.finish(state, plan, Outcome::Finished)
+}
+
+impl Plan<'_> {
+    /// A budget of steps counts whole epochs, so the last step and the last epoch end together.
+    fn ends_at_epoch_end(&self) -> bool {
+        matches!(self.budget, Budget::Steps(_)) && self.time_limit.is_none()
+    }
+}
+
+fn log_step(
+    outputs: &mut Outputs<'_>,
+    plan: &Plan<'_>,
+    (counters, epoch): (Counters, u32),
+    (report, lr, (took, progress, eta_s)): (&StepReport, f64, (Duration, f64, f64)),
+) -> Result<()> {
+    let metrics = StepMetrics {
+        step: counters.steps,
+        epoch,
+        loss: report.loss(),
+        lr,
+        grad_norm: report.grad_norm,
+        tokens: report.num_tokens as u64,
+        label_tokens: report.num_labels as u64,
+        tokens_per_s: report.num_tokens as f64 / took.as_secs_f64().max(1e-9),
+    };
+    outputs.metrics.step(&metrics)?;
+    if report.is_finite() {
+        outputs.progress.emit(Event::Step {
+            step: metrics.step,
+            total_steps: match plan.budget {
+                Budget::Steps(total) => Some(total),
+                Budget::Tokens(_) => None,
+            },
+            epoch,
+            loss: metrics.loss,
+            lr,
+            grad_norm: metrics.grad_norm,
+            tokens: metrics.tokens,
+            label_tokens: metrics.label_tokens,
+            tokens_per_s: metrics.tokens_per_s,
+            progress,
+            eta_s,
+        });
+    }
+    Ok(())
+}
+
+fn skip(
+    outputs: &mut Outputs<'_>,
+    (counters, epoch): (Counters, u32),
+    report: &StepReport,
+    num_in_a_row: u32,
+) -> Result<()> {
+    let reason = format!("loss {}, gradient norm {}", report.loss(), report.grad_norm);
+    let step = counters.steps;
+    outputs.progress.emit(Event::StepSkipped {
+        step,
+        epoch,
+        reason: reason.clone(),
+        num_in_a_row,
+    });
+    if num_in_a_row >= MAX_SKIPPED_IN_A_ROW {
+        return Err(TrainError::NotFinite {
+            count: num_in_a_row,
+            last: reason,
+        });
+    }
+    Ok(())
+}
+
+/// How far the run is, by steps or tokens, and by the clock where there is a time limit.
+#[derive(Debug)]
+struct RunClock {
+    started: Instant,
+    budget: Budget,
+    time_limit: Option<Duration>,
+    progress_at_start: f64,
+}
+
+impl RunClock {
+    fn start(plan: &Plan<'_>, counters: Counters) -> Self {
+        let mut clock = Self {
+            started: Instant::now(),
+            budget: plan.budget,
+            time_limit: plan.time_limit,
+            progress_at_start: 0.0,
+        };
+        clock.progress_at_start = clock.progress(counters);
+        clock
+    }
+
+    /// Done part of the run, 0 to 1.
+    fn progress(&self, counters: Counters) -> f64 {
+        let by_count = match self.budget {
+            Budget::Steps(total) => counters.steps as f64 / total as f64,
+            Budget::Tokens(total) => counters.tokens as f64 / total as f64,
+        };
+        let by_time = self.time_limit.map_or(0.0, |limit| {
+            self.started.elapsed().as_secs_f64() / limit.as_secs_f64()
+        });
+        by_count.max(by_time).min(1.0)
+    }
+
+    fn eta_s(&mut self, progress: f64) -> f64 {
+        let done = (progress - self.progress_at_start).max(1e-9);
+        self.started.elapsed().as_secs_f64() * (1.0 - progress) / done
+    }
+}
+
+#[cfg(test)]
+mod tests;
