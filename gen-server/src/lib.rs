@@ -5,7 +5,9 @@
 //! `═►` are the only crossings between async code and the engine thread.
 
 mod config;
+mod engine;
 mod error;
+mod request;
 mod server;
 
 pub use config::{

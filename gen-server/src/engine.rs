@@ -1,0 +1,273 @@
+//! The engine: one thread that owns every sequence, block and weight. A step is *schedule → run →
+//! emit*. It waits for nothing but work: events go into channels with room for all of them.
+
+pub(crate) mod batch;
+pub(crate) mod block_pool;
+#[cfg(test)]
+pub(crate) mod fake;
+pub(crate) mod gauges;
+pub(crate) mod handle;
+pub(crate) mod output;
+pub(crate) mod runner;
+pub(crate) mod sampler;
+pub(crate) mod scheduler;
+pub(crate) mod sequence;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, TryRecvError},
+};
+
+use tokio::sync::{oneshot, watch};
+
+use self::{
+    batch::StepBatch,
+    gauges::Gauges,
+    output::{Output, Outputs},
+    runner::{Runner, StagedWeights},
+    scheduler::{Admission, End, Limits, Scheduler},
+    sequence::Sequence,
+};
+use crate::request::{EngineFailure, EngineRequest, SequenceId, WeightsVersion};
+
+/// Waiting requests hold no blocks, so it is enough to look for cancelled ones now and then.
+const STEPS_BETWEEN_QUEUE_SWEEPS: u64 = 32;
+
+/// What crosses from the async side to the engine.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Submission),
+    Swap(Swap),
+}
+
+/// A request and where its events go.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub request: EngineRequest,
+    pub output: Output,
+}
+
+/// Proven weights, to be committed at a step boundary once everything admitted has ended.
+#[derive(Debug)]
+pub(crate) struct Swap {
+    pub weights: StagedWeights,
+    pub digest: String,
+    pub checkpoint: String,
+    /// Hears the new version when it is live.
+    pub committed: oneshot::Sender<Arc<WeightsVersion>>,
+}
+
+/// Everything a generation needs, owned by one thread.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    scheduler: Scheduler,
+    runner: Box<dyn Runner>,
+    limits: Limits,
+    max_context_tokens: usize,
+    commands: Receiver<Command>,
+    outputs: Outputs,
+    pending_swap: Option<Swap>,
+    live_weights: watch::Sender<Arc<WeightsVersion>>,
+    gauges: Arc<Gauges>,
+    num_steps: u64,
+    next_id: u64,
+    // Reused from step to step.
+    batch: StepBatch,
+    samples: Vec<Option<u32>>,
+    ends: Vec<End>,
+    failed: Vec<SequenceId>,
+}
+
+/// What [`Engine::new`] takes over.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub runner: Box<dyn Runner>,
+    pub limits: Limits,
+    /// Prompt and answer together; fits into the blocks.
+    pub max_context_tokens: usize,
+    pub commands: Receiver<Command>,
+    pub live_weights: watch::Sender<Arc<WeightsVersion>>,
+    pub gauges: Arc<Gauges>,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let limits = parts.limits;
+        assert!(
+            limits.num_blocks_for(parts.max_context_tokens) <= limits.num_blocks as usize,
+            "the longest sequence fits into the blocks"
+        );
+        Self {
+            scheduler: Scheduler::new(limits),
+            runner: parts.runner,
+            limits,
+            max_context_tokens: parts.max_context_tokens,
+            commands: parts.commands,
+            outputs: Outputs::default(),
+            pending_swap: None,
+            live_weights: parts.live_weights,
+            gauges: parts.gauges,
+            num_steps: 0,
+            next_id: 0,
+            batch: StepBatch::default(),
+            samples: Vec::new(),
+            ends: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Works until the last handle is gone and everything submitted has ended.
+    pub(crate) fn run(&mut self) {
+        while self.take_commands() {
+            self.step();
+        }
+    }
+
+    /// Takes what has arrived; waits only when there is nothing else to do. False if nothing is left
+    /// and nothing can come.
+    fn take_commands(&mut self) -> bool {
+        if !self.has_work() {
+            match self.commands.recv() {
+                Ok(command) => self.take(command),
+                Err(_) => return false,
+            }
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.take(command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return self.has_work(),
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.scheduler.num_waiting() > 0
+            || !self.scheduler.running().is_empty()
+            || self.pending_swap.is_some()
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Submit(submission) => {
+                let id = SequenceId(self.next_id);
+                self.next_id += 1;
+                let request = submission.request;
+                self.scheduler
+                    .add(Sequence::new(id, request, self.max_context_tokens));
+                self.outputs.insert(id, submission.output);
+            }
+            Command::Swap(swap) => {
+                assert!(self.pending_swap.is_none(), "swaps come one at a time");
+                self.scheduler.set_admission(Admission::OnlyReadmission);
+                self.pending_swap = Some(swap);
+            }
+        }
+    }
+
+    /// One step: schedule, run, emit.
+    fn step(&mut self) {
+        self.drop_cancelled();
+        self.commit_swap();
+        if self.scheduler.schedule().is_empty() {
+            self.publish_load();
+            return;
+        }
+        self.scheduler.fill_batch(&mut self.batch);
+        self.gauges
+            .add_prompt_tokens(self.scheduler.num_prefill_tokens());
+        match self.runner.run(&self.batch, &mut self.samples) {
+            Ok(()) => self.emit(),
+            Err(error) => self.fail_step(&EngineFailure::Step(error.0)),
+        }
+        self.num_steps += 1;
+        self.publish_load();
+    }
+
+    /// A dropped receiver is the one cancel signal.
+    fn drop_cancelled(&mut self) {
+        let outputs = &mut self.outputs;
+        self.scheduler
+            .remove_running(|id| outputs.remove_if_cancelled(id));
+        if self.num_steps.is_multiple_of(STEPS_BETWEEN_QUEUE_SWEEPS) {
+            self.scheduler
+                .remove_waiting(|id| outputs.remove_if_cancelled(id));
+        }
+    }
+
+    /// Makes proven weights live, once nothing is in the middle.
+    fn commit_swap(&mut self) {
+        if self.pending_swap.is_none() {
+            return;
+        }
+        // A preempted sequence may have been cancelled while it waited for blocks.
+        let outputs = &mut self.outputs;
+        self.scheduler
+            .remove_waiting(|id| outputs.remove_if_cancelled(id));
+        if self.scheduler.has_admitted() {
+            return;
+        }
+        if let Some(swap) = self.pending_swap.take() {
+            self.runner.install(swap.weights);
+            let version = Arc::new(WeightsVersion {
+                number: self.live_weights.borrow().number + 1,
+                digest: swap.digest,
+                checkpoint: swap.checkpoint,
+            });
+            self.live_weights.send_replace(Arc::clone(&version));
+            self.scheduler.set_admission(Admission::Open);
+            // The caller may be gone; the swap is done all the same.
+            drop(swap.committed.send(version));
+        }
+    }
+
+    /// Hands the sampled tokens to the sequences and their events to the callers.
+    fn emit(&mut self) {
+        for (id, token) in self.scheduler.sampled_ids().zip(&self.samples) {
+            if let Some(token) = token {
+                self.outputs.push(id, *token);
+            }
+        }
+        self.gauges.add_generated_tokens(self.samples.len());
+        self.ends.clear();
+        self.failed.clear();
+        self.scheduler
+            .advance(&self.samples, &mut self.ends, &mut self.failed);
+        let weights = self.live_weights.borrow();
+        for end in &self.ends {
+            self.outputs.finish(end.id, end.reason, &weights);
+        }
+        for id in &self.failed {
+            self.outputs.fail(*id, EngineFailure::NotFinite);
+        }
+        self.gauges
+            .add_finished(self.ends.len() + self.failed.len());
+    }
+
+    /// The step's requests fail, the others go on.
+    fn fail_step(&mut self, failure: &EngineFailure) {
+        tracing::error!(%failure, "a step failed");
+        for id in self.scheduler.abandon_step() {
+            self.outputs.fail(id, failure.clone());
+        }
+    }
+
+    /// Ends every request with the same failure: the engine is not going on.
+    pub(crate) fn fail_all(&mut self) {
+        self.outputs.fail_all(&EngineFailure::Stopped);
+    }
+
+    fn publish_load(&self) {
+        self.gauges.set_load(gauges::Load {
+            num_running: self.scheduler.running().len(),
+            num_waiting: self.scheduler.num_waiting(),
+            num_blocks_used: self.scheduler.pool().num_used(),
+            num_preemptions_total: self.scheduler.num_preemptions_total(),
+            num_steps_total: self.num_steps,
+        });
+    }
+}
