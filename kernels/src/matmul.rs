@@ -95,6 +95,10 @@ pub(crate) enum Threads {
 }
 
 /// dst = scale · a·b, or dst += scale · a·b.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a destination is written once, then gone"
+)]
 pub(crate) fn matmul(
     dst: MatMut<'_>,
     destination: Destination,

@@ -19,7 +19,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     const LOWEST: f32 = -86.6;
     /// Above this, 2^n would need exponent 128.
     const HIGHEST: f32 = 88.37;
-    const LN_2_HIGH: f32 = 0.693_359_375; // exact in 10 bits, so n·LN_2_HIGH is exact
+    const LN_2_HIGH: f32 = 0.693_359_4; // exact in 10 bits, so n·LN_2_HIGH is exact
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const COEFFICIENTS: [f32; 6] = [
         1.987_569_1e-4,
@@ -27,7 +27,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ];
     let rounded = simd.mul_add_e_f32s(
         x,
@@ -79,6 +79,28 @@ pub(crate) fn map2<S: Simd>(
         let a = simd.partial_load_f32s(a_tail);
         let b = simd.partial_load_f32s(b_tail);
         simd.partial_store_f32s(out_tail, f(a, b));
+    }
+}
+
+/// a[i] = f(a[i], b[i]). The slices have one length.
+#[inline(always)]
+pub(crate) fn update2<S: Simd>(
+    simd: S,
+    a: &mut [f32],
+    b: &[f32],
+    f: impl Fn(S::f32s, S::f32s) -> S::f32s,
+) {
+    let (a_lanes, a_tail) = S::as_mut_simd_f32s(a);
+    let (b_lanes, b_tail) = S::as_simd_f32s(b);
+    for (a, b) in a_lanes.iter_mut().zip(b_lanes) {
+        *a = f(*a, *b);
+    }
+    if !a_tail.is_empty() {
+        let value = f(
+            simd.partial_load_f32s(a_tail),
+            simd.partial_load_f32s(b_tail),
+        );
+        simd.partial_store_f32s(a_tail, value);
     }
 }
 
@@ -143,6 +165,59 @@ pub(crate) fn fold2<S: Simd>(
     let low = simd.add_f32s(sums[0], sums[1]);
     let high = simd.add_f32s(sums[2], sums[3]);
     simd.reduce_sum_f32s(simd.add_f32s(low, high))
+}
+
+/// The largest value; -infinity for none. NaN may be lost: what follows must meet it again.
+#[inline(always)]
+pub(crate) fn max<S: Simd>(simd: S, a: &[f32]) -> f32 {
+    let (lanes, tail) = S::as_simd_f32s(a);
+    if lanes.is_empty() {
+        return tail.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    }
+    let mut largest = [lanes[0]; 4];
+    let (quads, rest) = lanes.as_chunks::<4>();
+    for quad in quads {
+        for lane in 0..4 {
+            largest[lane] = simd.max_f32s(largest[lane], quad[lane]);
+        }
+    }
+    for value in rest {
+        largest[0] = simd.max_f32s(largest[0], *value);
+    }
+    if !tail.is_empty() {
+        // The last whole vector again, ending at the end: a maximum may count values twice.
+        let end = S::as_rsimd_f32s(a).1;
+        largest[1] = simd.max_f32s(largest[1], end[end.len() - 1]);
+    }
+    let low = simd.max_f32s(largest[0], largest[1]);
+    let high = simd.max_f32s(largest[2], largest[3]);
+    simd.reduce_max_f32s(simd.max_f32s(low, high))
+}
+
+/// a[i] = e^(a[i] - shift); returns their sum.
+#[inline(always)]
+pub(crate) fn exp_shifted<S: Simd>(simd: S, a: &mut [f32], shift: f32) -> f32 {
+    let shift = simd.splat_f32s(shift);
+    let (lanes, tail) = S::as_mut_simd_f32s(a);
+    let mut sums = [simd.splat_f32s(0.0); 2];
+    let (pairs, rest) = lanes.as_chunks_mut::<2>();
+    for pair in pairs {
+        for lane in 0..2 {
+            pair[lane] = exp(simd, simd.sub_f32s(pair[lane], shift));
+            sums[lane] = simd.add_f32s(sums[lane], pair[lane]);
+        }
+    }
+    for value in rest {
+        *value = exp(simd, simd.sub_f32s(*value, shift));
+        sums[0] = simd.add_f32s(sums[0], *value);
+    }
+    if !tail.is_empty() {
+        let value = simd.partial_load_f32s(tail);
+        simd.partial_store_f32s(tail, exp(simd, simd.sub_f32s(value, shift)));
+        // Loaded again, so that the lanes beyond the tail count as zero.
+        sums[1] = simd.add_f32s(sums[1], simd.partial_load_f32s(tail));
+    }
+    simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1]))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
+#![expect(clippy::float_cmp, reason = "these results are exact")]
+
 use pulp::{Arch, Simd, WithSimd};
 
-use super::{dot, exp};
+use super::{dot, exp, exp_shifted, max};
 
 /// `exp` of every value of a slice.
 struct Exp<'a>(&'a mut [f32]);
@@ -87,5 +89,39 @@ fn dot_of_every_length() {
             expected,
             "length {len}"
         );
+    }
+}
+
+struct Softmax<'a>(&'a mut [f32]);
+
+impl WithSimd for Softmax<'_> {
+    type Output = (f32, f32);
+
+    fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
+        let largest = max(simd, self.0);
+        (largest, exp_shifted(simd, self.0, largest))
+    }
+}
+
+/// Maximum, exponentials and their sum are right at every length, whole lanes or not, also where
+/// all values are negative (nothing may come from beyond the tail).
+#[test]
+fn softmax_pieces_of_every_length() {
+    for len in 1..100_usize {
+        let mut a: Vec<f32> = (0..len)
+            .map(|i| -5.0 - (i * 37 % 101) as f32 * 0.1)
+            .collect();
+        let expected_max = a.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let expected: Vec<f32> = a.iter().map(|x| (x - expected_max).exp()).collect();
+        let (largest, sum) = Arch::new().dispatch(Softmax(&mut a));
+        assert_eq!(largest, expected_max, "length {len}");
+        let expected_sum: f32 = expected.iter().sum();
+        assert!(
+            (sum - expected_sum).abs() < 1e-5 * expected_sum,
+            "length {len}"
+        );
+        for (found, expected) in a.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-6, "length {len}");
+        }
     }
 }
