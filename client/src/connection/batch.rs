@@ -1,0 +1,69 @@
+//! The two ends of one `GenerateBatch` stream in the client's own words.
+
+use proto::genserver::v1 as pb;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Code, Streaming};
+
+use super::convert;
+use crate::request::{Answer, Item};
+
+/// The server's last word on one item of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Answer(Answer),
+    Failed { code: Code, message: String },
+}
+
+/// A bounded channel towards the server: what goes in is sent when HTTP/2 has room for it.
+pub fn batch_channel(capacity: usize) -> (BatchSender, BatchItems) {
+    let (sender, receiver) = mpsc::channel(capacity.max(1));
+    (BatchSender(sender), BatchItems(receiver))
+}
+
+/// Puts items on the stream. Dropping it tells the server that no more come.
+#[derive(Debug)]
+pub struct BatchSender(mpsc::Sender<pb::BatchRequest>);
+
+impl BatchSender {
+    /// False where the channel is full or the stream is gone; the item was not sent then.
+    pub fn try_send(&self, item: &Item) -> bool {
+        let request = pb::BatchRequest {
+            request: Some(convert::generate_request(item)),
+        };
+        self.0.try_send(request).is_ok()
+    }
+}
+
+/// The items on their way; [`super::Server::open_batch`] takes it.
+#[derive(Debug)]
+pub struct BatchItems(mpsc::Receiver<pb::BatchRequest>);
+
+impl BatchItems {
+    pub(super) fn into_stream(self) -> ReceiverStream<pb::BatchRequest> {
+        ReceiverStream::new(self.0)
+    }
+}
+
+/// The answers, in the order of completion.
+#[derive(Debug)]
+pub struct BatchStream(Streaming<pb::BatchResponse>);
+
+impl BatchStream {
+    pub(super) fn new(stream: Streaming<pb::BatchResponse>) -> Self {
+        Self(stream)
+    }
+
+    /// The next reply, or in words why there will be none on this stream.
+    pub async fn next(&mut self) -> Result<(String, Reply), String> {
+        match self.0.next().await {
+            Some(Ok(response)) => convert::reply(response).map_err(|error| error.to_string()),
+            Some(Err(status)) => Err(format!(
+                "{}: {}",
+                convert::code_name(status.code()),
+                status.message()
+            )),
+            None => Err("the server closed the stream".to_owned()),
+        }
+    }
+}

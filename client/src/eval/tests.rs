@@ -1,0 +1,179 @@
+use super::*;
+use crate::{
+    fake_server::{Act, FakeServer},
+    test_support::{context, method, questions},
+};
+
+/// Answers question i rightly, wrongly, cut, or without a number, by i modulo 4.
+fn mixed(text: &str) -> Act {
+    let index: u64 = text.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    match index % 4 {
+        0 => Act::Say(format!("So it is {index}.\n#### {index}")),
+        1 => Act::Say("#### -1".to_owned()),
+        // A right number in a cut answer does not count as right.
+        2 => Act::Cut(format!("first {index}")),
+        _ => Act::Say("I do not know.".to_owned()),
+    }
+}
+
+/// Questions in = right + wrong + no answer found + truncated, and every rule is shown.
+#[tokio::test]
+async fn counts_close() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    let summary = evaluate(&context, method(0), &questions(40), dir.path(), "eval")
+        .await
+        .unwrap();
+    let expected = Classes {
+        questions: 40,
+        right: 10,
+        wrong: 10,
+        no_answer: 10,
+        truncated: 10,
+    };
+    assert_eq!(summary.counts, expected);
+    assert_eq!(summary.rules.len(), Rule::ALL.len());
+    let numeric = summary.rules[0];
+    assert_eq!(
+        (numeric.right, numeric.right_with_cut, numeric.found),
+        (10, 20, 30)
+    );
+    assert!(summary.interval.low < 0.25 && summary.interval.high > 0.25);
+    assert_eq!(summary.truncation_rate, 0.25);
+    let text = summary.text();
+    assert!(text.contains("10/40 = 25.00 %"), "{text}");
+    assert!(
+        text.contains("40 questions = 10 right + 10 wrong + 10 no answer found + 10 truncated")
+    );
+    let written: EvalSummary = files::require_json(&dir.path().join(SUMMARY_FILE)).unwrap();
+    assert_eq!(written, summary);
+}
+
+/// A second call asks nothing again and gives the same result.
+#[tokio::test]
+async fn a_finished_evaluation_is_not_repeated() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    let first = evaluate(&context, method(0), &questions(12), dir.path(), "eval")
+        .await
+        .unwrap();
+    let num_requests = server.num_requests();
+    let second = evaluate(&context, method(0), &questions(12), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert_eq!(server.num_requests(), num_requests);
+    assert_eq!((second.work.num_made, second.work.num_resumed), (0, 12));
+    assert_eq!(second.counts, first.counts);
+    assert_eq!(second.rules, first.rules);
+}
+
+/// A folder that holds a run with other settings is refused, and the setting is named.
+#[tokio::test]
+async fn other_settings_are_refused() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    evaluate(&context, method(0), &questions(4), dir.path(), "eval")
+        .await
+        .unwrap();
+    let error = evaluate(&context, method(7), &questions(4), dir.path(), "eval")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("seed"), "{error}");
+    let error = evaluate(&context, method(0), &questions(5), dir.path(), "eval")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("questions"), "{error}");
+    server.swap_weights();
+    let error = evaluate(&context, method(0), &questions(4), dir.path(), "eval")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("weights"), "{error}");
+}
+
+/// Answers of two weight versions never make one result.
+#[tokio::test]
+async fn a_swap_in_the_middle_is_noticed() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    let context = context(&server).await;
+    let questions = questions(8);
+    let session = Session::open(&context.server, method(0), &questions, "eval")
+        .await
+        .unwrap();
+    server.swap_weights();
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = AttemptStore::open(dir.path(), session.manifest()).unwrap();
+    let collected = collect(
+        &context,
+        &session,
+        &questions,
+        &mut store,
+        ("eval", &OncePlan),
+    )
+    .await;
+    assert!(
+        matches!(collected, Err(ClientError::WeightsChanged { .. })),
+        "{collected:?}"
+    );
+    assert!(store.all(&questions.list).is_empty());
+}
+
+/// A question that the server refuses for good is a failure of the run, never a wrong answer.
+#[tokio::test]
+async fn refused_questions_do_not_vanish() {
+    let server = FakeServer::start(|text, _| match text {
+        text if text.ends_with('3') => Act::Refuse(tonic::Code::InvalidArgument),
+        text => mixed(text),
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    let error = evaluate(&context, method(0), &questions(20), dir.path(), "eval")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ClientError::ItemsFailed { count: 2, .. }),
+        "{error}"
+    );
+    assert!(!dir.path().join(SUMMARY_FILE).exists());
+}
+
+/// Ctrl-C stops between two answers, with everything so far on disk.
+#[tokio::test]
+async fn an_interrupt_keeps_what_is_done() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    context.interrupt.set();
+    let error = evaluate(&context, method(0), &questions(8), dir.path(), "eval")
+        .await
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 75);
+    let resumed = Context {
+        interrupt: crate::interrupt::Interrupt::default(),
+        ..context
+    };
+    let summary = evaluate(&resumed, method(0), &questions(8), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert_eq!(summary.counts.questions, 8);
+}
+
+/// Where the checkpoint has a chat template, `auto` uses it and the manifest names it.
+#[tokio::test]
+async fn the_chat_template_is_used_and_named() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    server.set_chat_template("hf-llama3.2");
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    let summary = evaluate(&context, method(0), &questions(4), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert_eq!(
+        summary.manifest.prompt_format,
+        crate::request::PromptFormat::Chat
+    );
+    assert_eq!(summary.manifest.template.unwrap().name, "hf-llama3.2");
+}

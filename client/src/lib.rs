@@ -1,0 +1,32 @@
+//! What the binary `star` does: evaluation, bootstrapping and the whole STaR loop over a live
+//! generation server.
+//!
+//! Reading order: `request` (the shared words), `connection` (the wire), `generate` (bulk
+//! generation), `session` and `collect` (from a question to an attempt on record), `eval` and
+//! `bootstrap`, `run` (the experiment), `report`. Only `connection` knows protobuf; only `cli` reads
+//! arguments and the environment.
+
+pub mod error;
+pub mod files;
+pub mod interrupt;
+pub mod request;
+
+pub mod connection;
+pub mod generate;
+
+pub mod manifest;
+pub mod progress;
+
+pub mod session;
+
+pub mod collect;
+
+pub mod bootstrap;
+pub mod eval;
+
+pub mod report;
+
+#[cfg(test)]
+mod fake_server;
+#[cfg(test)]
+mod test_support;

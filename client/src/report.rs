@@ -1,0 +1,3 @@
+//! Reports: plots, the page, the numbers.
+
+pub mod plots;

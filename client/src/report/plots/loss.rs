@@ -1,0 +1,117 @@
+//! Training and validation loss over the epochs.
+
+use plotters::{
+    chart::{ChartBuilder, SeriesLabelPosition},
+    coord::Shift,
+    drawing::DrawingArea,
+    element::{Circle, PathElement},
+    prelude::{DrawingBackend, IntoFont},
+    series::LineSeries,
+    style::{Color, RGBColor, WHITE},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{BLUE, Drawn, FONT_FAMILY, GRID, INK, VERMILLION, top_of};
+
+/// The logged losses of one fine-tuning, in nats per supervised token.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossCurve {
+    /// (position in epochs, training loss) per optimizer step, thinned to a drawable number.
+    pub steps: Vec<(f64, f64)>,
+    pub epochs: Vec<EpochLoss>,
+}
+
+/// The losses at the end of one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EpochLoss {
+    /// From 1.
+    pub epoch: u32,
+    /// Mean over the epoch.
+    pub train_loss: f64,
+    pub validation_loss: Option<f64>,
+}
+
+type Points = Vec<(f64, f64)>;
+
+pub(super) fn draw<B: DrawingBackend>(
+    root: &DrawingArea<B, Shift>,
+    title: &str,
+    curve: &LossCurve,
+) -> Drawn<B> {
+    let finite = |points: &mut Points| points.retain(|(x, y)| x.is_finite() && y.is_finite());
+    let mut steps = curve.steps.clone();
+    let mut train: Points = curve
+        .epochs
+        .iter()
+        .map(|epoch| (f64::from(epoch.epoch), epoch.train_loss))
+        .collect();
+    let mut validation: Points = curve
+        .epochs
+        .iter()
+        .filter_map(|epoch| Some((f64::from(epoch.epoch), epoch.validation_loss?)))
+        .collect();
+    finite(&mut steps);
+    finite(&mut train);
+    finite(&mut validation);
+    let all = || steps.iter().chain(&train).chain(&validation);
+    let right = top_of(all().map(|point| point.0)).unwrap_or(1.0).max(1.0);
+    let top = top_of(all().map(|point| point.1)).unwrap_or(1.0).max(1e-3) * 1.08;
+
+    let mut chart = ChartBuilder::on(root)
+        .caption(title, (FONT_FAMILY, 26).into_font().color(&INK))
+        .margin(20)
+        .x_label_area_size(52)
+        .y_label_area_size(68)
+        .build_cartesian_2d(0.0..right * 1.03, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(GRID)
+        .axis_style(INK)
+        .x_desc("epoch")
+        .y_desc("loss (nats per supervised token)")
+        .axis_desc_style((FONT_FAMILY, 17).into_font().color(&INK))
+        .label_style((FONT_FAMILY, 15).into_font().color(&INK))
+        .x_label_formatter(&|x| {
+            if x.fract().abs() < 1e-9 {
+                format!("{x:.0}")
+            } else {
+                format!("{x:.1}")
+            }
+        })
+        .draw()?;
+    chart
+        .draw_series(LineSeries::new(steps, BLUE.mix(0.3)))?
+        .label("training, each step")
+        .legend(|(x, y)| {
+            PathElement::new(vec![(x, y), (x + 22, y)], BLUE.mix(0.3).stroke_width(2))
+        });
+    for (points, colour, label) in [
+        (train, BLUE, "training, mean of epoch"),
+        (validation, VERMILLION, "validation"),
+    ] {
+        let marks = points.clone();
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(3)))?
+            .label(label)
+            .legend(move |(x, y)| line_of_legend(x, y, colour));
+        chart.draw_series(
+            marks
+                .into_iter()
+                .map(|point| Circle::new(point, 5, colour.filled())),
+        )?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(GRID)
+        .label_font((FONT_FAMILY, 16).into_font().color(&INK))
+        .draw()?;
+    Ok(())
+}
+
+fn line_of_legend(x: i32, y: i32, colour: RGBColor) -> PathElement<(i32, i32)> {
+    PathElement::new(vec![(x, y), (x + 22, y)], colour.stroke_width(3))
+}

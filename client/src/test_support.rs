@@ -1,0 +1,65 @@
+//! Small questions, methods and contexts for tests. Test code only.
+
+use std::time::Duration;
+
+use data::{
+    answer::Rule, number::Number, prompt::PromptTemplate, question::Question, record::Decoding,
+};
+
+use crate::{
+    fake_server::FakeServer,
+    generate::{Backoff, BulkLimits},
+    interrupt::Interrupt,
+    progress::ProgressMode,
+    session::{Context, FormatChoice, Method, Questions},
+};
+
+/// Questions `What is 0`, `What is 1`, …, each with its number as the gold answer.
+pub(crate) fn questions(count: u32) -> Questions {
+    let list = (0..count).map(|index| Question {
+        id: format!("q{index}"),
+        question: format!("What is {index}"),
+        answer: format!("It is {index}.\n#### {index}"),
+        gold: Number::parse(&index.to_string()).unwrap(),
+    });
+    Questions {
+        path: "test.jsonl".to_owned(),
+        sha256: "abc".to_owned(),
+        list: list.collect(),
+    }
+}
+
+/// Greedy, the question alone as the prompt.
+pub(crate) fn method(seed: u64) -> Method {
+    Method {
+        prompt: PromptTemplate::from_text("plain", "{question}").unwrap(),
+        hint_prompt: Some(PromptTemplate::from_text("hint", "{question} hint {gold}").unwrap()),
+        format: FormatChoice::Auto,
+        decoding: Decoding::greedy(64),
+        resampling: None,
+        seed,
+        rule: Rule::Numeric,
+        max_forward: 1,
+        max_hints: 1,
+        iteration: 0,
+    }
+}
+
+/// Quick retries, nothing shown.
+pub(crate) async fn context(server: &FakeServer) -> Context {
+    Context {
+        server: server.connect().await,
+        progress: ProgressMode::Hidden,
+        interrupt: Interrupt::default(),
+        limits: BulkLimits {
+            max_in_flight: 8,
+            patience: Duration::from_secs(20),
+            stall: Duration::from_secs(20),
+            max_tries: 3,
+            backoff: Backoff {
+                start: Duration::from_millis(1),
+                max: Duration::from_millis(4),
+            },
+        },
+    }
+}
