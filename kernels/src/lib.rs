@@ -24,6 +24,9 @@ mod causal_attention;
 mod cross_entropy;
 mod segments;
 
+mod kv_cache;
+mod paged_attention;
+
 mod matmul;
 mod rows;
 mod simd;
@@ -37,14 +40,10 @@ pub use causal_attention::{
 pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_backward};
 pub use embedding::{embedding, embedding_grad_accumulate};
 pub use error::{Error, Result};
+pub use kv_cache::{KvCache, KvLayer, KvShape};
 pub use linear::{linear, linear_input_grad, linear_weight_grad, linear_weight_grad_accumulate};
+pub use paged_attention::{PagedBatch, PagedSequence, paged_attention};
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{RopeTable, rope, rope_backward};
 pub use segments::Segments;
 pub use swiglu::{swiglu, swiglu_backward};
-
-// Signatures of what follows in the next commits (all `-> Result<..>`):
-//   KvCache::new(KvShape { num_layers, num_blocks, block_size, num_kv_heads, head_dim }, &Device)
-//   cache.layer(i), cache.layer_mut(i).write(k_TGD, v_TGD, slots: &[u32])
-//   paged_attention(q_THD, &KvLayer, &PagedBatch { sequences: Vec<PagedSequence { query_len,
-//     context_len, block_table: Vec<u32> }> }) -> out_THD

@@ -220,5 +220,65 @@ pub(crate) fn exp_shifted<S: Simd>(simd: S, a: &mut [f32], shift: f32) -> f32 {
     simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1]))
 }
 
+/// out = factor · Σ over j of weights[j]·row(j), rows in order. Rows are as long as `out`.
+#[inline(always)]
+pub(crate) fn weighted_sum<'a, S: Simd>(
+    simd: S,
+    out: &mut [f32],
+    (weights, factor): (&[f32], f32),
+    row: impl Fn(usize) -> &'a [f32],
+) {
+    let (lanes, tail) = S::as_mut_simd_f32s(out);
+    let num_lanes = lanes.len();
+    let factor = simd.splat_f32s(factor);
+    let (quads, rest) = lanes.as_chunks_mut::<4>();
+    for (i, quad) in quads.iter_mut().enumerate() {
+        *quad = weighted_lanes(simd, weights, factor, |j| lanes_at(simd, row(j), 4 * i));
+    }
+    let start = num_lanes - rest.len();
+    let (pairs, rest) = rest.as_chunks_mut::<2>();
+    for pair in pairs {
+        *pair = weighted_lanes(simd, weights, factor, |j| lanes_at(simd, row(j), start));
+    }
+    for value in rest {
+        [*value] = weighted_lanes(simd, weights, factor, |j| {
+            lanes_at(simd, row(j), num_lanes - 1)
+        });
+    }
+    if !tail.is_empty() {
+        let [value] = weighted_lanes(simd, weights, factor, |j| {
+            [simd.partial_load_f32s(S::as_simd_f32s(row(j)).1)]
+        });
+        simd.partial_store_f32s(tail, value);
+    }
+}
+
+/// N whole vectors of a row, from vector `start` on.
+#[inline(always)]
+fn lanes_at<S: Simd, const N: usize>(_: S, row: &[f32], start: usize) -> [S::f32s; N] {
+    let lanes = &S::as_simd_f32s(row).0[start..start + N];
+    std::array::from_fn(|lane| lanes[lane])
+}
+
+/// N vectors of a weighted sum, in registers. Even and odd rows have sums of their own, so that
+/// an addition need not wait for the one before it.
+#[inline(always)]
+fn weighted_lanes<S: Simd, const N: usize>(
+    simd: S,
+    weights: &[f32],
+    factor: S::f32s,
+    row: impl Fn(usize) -> [S::f32s; N],
+) -> [S::f32s; N] {
+    let mut sums = [[simd.splat_f32s(0.0); N]; 2];
+    for (j, weight) in weights.iter().enumerate() {
+        let weight = simd.splat_f32s(*weight);
+        let values = row(j);
+        for lane in 0..N {
+            sums[j % 2][lane] = simd.mul_add_e_f32s(values[lane], weight, sums[j % 2][lane]);
+        }
+    }
+    std::array::from_fn(|lane| simd.mul_f32s(simd.add_f32s(sums[0][lane], sums[1][lane]), factor))
+}
+
 #[cfg(test)]
 mod tests;
