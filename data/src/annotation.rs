@@ -1,7 +1,7 @@
 //! GSM8K's calculator annotations, `<<16-3-4=9>>`: finding, removing and evaluating them.
 //!
-//! The evaluator reads `0123456789.+-*/()` and works on exact numbers, so it is also the oracle for
-//! arithmetic in model outputs.
+//! The evaluator reads `0123456789.+-*/()`, with `//` as floor division, and works on exact numbers,
+//! so it is also the oracle for arithmetic in model outputs.
 
 use crate::number::{Number, scan};
 use std::ops::Range;
@@ -98,7 +98,10 @@ impl Parser<'_> {
             if self.take('*') {
                 value = value.checked_mul(self.factor()?)?;
             } else if self.take('/') {
-                value = value.checked_div(self.factor()?)?;
+                let is_floor = self.rest.starts_with('/');
+                self.rest = self.rest.strip_prefix('/').unwrap_or(self.rest);
+                let quotient = value.checked_div(self.factor()?)?;
+                value = if is_floor { quotient.floor() } else { quotient };
             } else {
                 return Some(value);
             }
@@ -112,6 +115,8 @@ impl Parser<'_> {
         }
         let value = if self.take('-') {
             self.factor()?.checked_neg()
+        } else if self.take('+') {
+            self.factor()
         } else if self.take('(') {
             let inner = self.sum()?;
             self.take(')').then_some(inner)

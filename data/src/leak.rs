@@ -77,8 +77,8 @@ fn last_sentence_start(text: &str) -> usize {
     let line_start = text.rfind('\n').map_or(0, |at| at + 1);
     let line = &text[line_start..];
     let ends = line.match_indices(['.', '!', '?']).map(|(at, _)| at + 1);
-    let ends = ends.filter(|&end| line[end..].starts_with(char::is_whitespace));
-    line_start + ends.last().unwrap_or(0)
+    let mut ends = ends.filter(|&end| line[end..].starts_with(char::is_whitespace));
+    line_start + ends.next_back().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -28,18 +28,19 @@ impl Number {
     /// `numerator / denominator` in lowest terms; `None` for a zero denominator or where the lowest
     /// terms leave `i128`.
     pub fn new(numerator: i128, denominator: i128) -> Option<Number> {
-        let divisor = i128::try_from(gcd(numerator.unsigned_abs(), denominator.unsigned_abs()));
-        let divisor = divisor
-            .ok()
-            .filter(|&divisor| divisor != 0 && denominator != 0)?;
-        let (mut numerator, mut denominator) = (numerator / divisor, denominator / divisor);
-        if denominator < 0 {
-            numerator = numerator.checked_neg()?;
-            denominator = denominator.checked_neg()?;
+        let (above, below) = (numerator.unsigned_abs(), denominator.unsigned_abs());
+        if below == 0 {
+            return None;
         }
+        let divisor = gcd(above, below);
+        let numerator = if (numerator < 0) == (denominator < 0) {
+            i128::try_from(above / divisor).ok()?
+        } else {
+            0_i128.checked_sub_unsigned(above / divisor)?
+        };
         Some(Number {
             numerator,
-            denominator,
+            denominator: i128::try_from(below / divisor).ok()?,
         })
     }
 
@@ -95,6 +96,15 @@ impl Number {
             self.numerator.checked_mul(other.denominator)?,
             self.denominator.checked_mul(other.numerator)?,
         )
+    }
+
+    /// The largest integer that is not above the number.
+    #[must_use]
+    pub fn floor(self) -> Number {
+        Number {
+            numerator: self.numerator.div_euclid(self.denominator),
+            denominator: 1,
+        }
     }
 
     /// The nearest `f64`, for plots only: comparisons use the exact value.

@@ -203,7 +203,7 @@ impl Ids {
             answer,
             gold,
         } = parsed;
-        let id = id.unwrap_or_else(|| self.from_text(&question));
+        let id = id.unwrap_or_else(|| self.for_text(&question));
         if let Some(&first_line) = self.first_line.get(&id) {
             return Err(LineProblem::DuplicateId { id, first_line });
         }
@@ -216,7 +216,7 @@ impl Ids {
         })
     }
 
-    fn from_text(&mut self, question: &str) -> String {
+    fn for_text(&mut self, question: &str) -> String {
         let id = id_of_text(question);
         let count = self.num_same_text.entry(id.clone()).or_default();
         *count += 1;

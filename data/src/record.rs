@@ -237,4 +237,4 @@ pub struct AcceptedRecord {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

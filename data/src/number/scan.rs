@@ -288,6 +288,9 @@ fn latex_fraction_at(text: &str, at: usize) -> Option<Unsigned> {
     .filter(|found| found.value.is_some())
 }
 
+/// A number's longest sensible spelling; it also keeps the search for the closing brace short.
+const MAX_ARGUMENT_BYTES: usize = 64;
+
 /// One argument of a LaTeX command: a braced number or a single digit.
 fn latex_argument(text: &str, at: usize) -> Option<(Number, usize)> {
     let start = at + text[at..].len() - text[at..].trim_start_matches(' ').len();
@@ -296,8 +299,6 @@ fn latex_argument(text: &str, at: usize) -> Option<(Number, usize)> {
         let digit = text[start..].chars().next()?.to_digit(10)?;
         return Some((Number::from(i64::from(digit)), start + 1));
     };
-    // A number's longest sensible spelling; it also keeps the search for the brace short.
-    const MAX_ARGUMENT_BYTES: usize = 64;
     let len = inner
         .bytes()
         .take(MAX_ARGUMENT_BYTES)

@@ -1,1 +1,182 @@
-//! Tests.
+//! Statistics against published and independently computed values.
+
+use super::*;
+
+/// Wilson intervals in percent, from statsmodels' `proportion_confint(method="wilson")`.
+#[test]
+fn wilson_against_statsmodels() {
+    for (k, low, high) in [
+        (0, 0.0, 0.290),
+        (31, 1.661, 3.317),
+        (428, 29.976, 35.023),
+        (686, 49.311, 54.696),
+        (791, 57.300, 62.581),
+        (974, 71.405, 76.144),
+        (1009, 74.134, 78.707),
+        (1025, 75.386, 79.874),
+        (1319, 99.710, 100.0),
+    ] {
+        let interval = wilson(k, 1319);
+        assert!(
+            (interval.low * 100.0 - low).abs() < 6e-4,
+            "{k}: {interval:?}"
+        );
+        assert!(
+            (interval.high * 100.0 - high).abs() < 6e-4,
+            "{k}: {interval:?}"
+        );
+    }
+    assert_eq!(
+        wilson(0, 0),
+        Interval {
+            low: 0.0,
+            high: 1.0
+        }
+    );
+}
+
+fn paired(both_right: u64, only_first: u64, only_second: u64, both_wrong: u64) -> PairedCounts {
+    PairedCounts {
+        both_right,
+        only_first,
+        only_second,
+        both_wrong,
+    }
+}
+
+/// McNemar's exact p for pairs of OpenAI's published GSM8K model solutions (MIT licence).
+#[test]
+fn mcnemar_on_published_models() {
+    for (counts, difference, p) in [
+        (paired(222, 64, 293, 740), 17.362, 3.929e-36),
+        (paired(306, 209, 152, 652), -4.321, 0.003_151),
+        (paired(382, 76, 360, 501), 21.531, 2.891e-45),
+        (paired(243, 43, 499, 534), 34.572, 1.657e-99),
+    ] {
+        assert_eq!(counts.num_questions(), 1319);
+        assert!(
+            (counts.difference() * 100.0 - difference).abs() < 6e-4,
+            "{counts:?}"
+        );
+        let found = counts.mcnemar_exact();
+        assert!(
+            (found / p - 1.0).abs() < 5e-4,
+            "{counts:?}: {found:e}, expected {p:e}"
+        );
+    }
+}
+
+/// Small cases by hand: no or balanced disagreement proves nothing; five to none is 2/2^5; a large
+/// one-sided difference does not underflow before its p does.
+#[test]
+fn mcnemar_by_hand() {
+    let p = |first, second| paired(1, first, second, 1).mcnemar_exact();
+    assert_eq!(p(0, 0).to_bits(), 1.0_f64.to_bits());
+    assert!((p(3, 3) - 1.0).abs() < 1e-12);
+    assert!((p(5, 0) - 0.0625).abs() < 1e-12);
+    assert!((p(1, 4) - 0.375).abs() < 1e-12);
+    assert!((p(1000, 0).log10() - (1.0 - 1000.0) * 2.0_f64.log10()).abs() < 1e-9);
+}
+
+/// Which run is which: the second run's gain counts as positive.
+#[test]
+fn pairs_are_counted() {
+    let pairs = [
+        (true, true),
+        (true, false),
+        (false, true),
+        (false, true),
+        (false, false),
+    ];
+    let counts = PairedCounts::from_pairs(pairs);
+    assert_eq!(counts, paired(1, 1, 2, 1));
+    assert!((counts.difference() - 0.2).abs() < 1e-12);
+}
+
+/// Bonett and Price's interval, computed by hand for one case, contains the difference and stays
+/// within -1 to 1 at the ends.
+#[test]
+fn difference_interval() {
+    let interval = paired(306, 209, 152, 652).difference_interval();
+    // (153 - 210) / 1321 -+ 1.96 sqrt((363/1321 - (57/1321)^2) / 1321)
+    assert!((interval.low - -0.071_326).abs() < 1e-5, "{interval:?}");
+    assert!((interval.high - -0.014_973).abs() < 1e-5, "{interval:?}");
+    let extreme = paired(0, 0, 30, 0).difference_interval();
+    assert!(extreme.low > 0.8 && extreme.high <= 1.0, "{extreme:?}");
+}
+
+/// Percentiles are linear between neighbours and do not need sorted input.
+#[test]
+fn percentiles() {
+    let values = [40.0, 10.0, 30.0, 20.0];
+    for (percent, expected) in [(0.0, 10.0), (50.0, 25.0), (90.0, 37.0), (100.0, 40.0)] {
+        assert!((percentile(&values, percent).unwrap() - expected).abs() < 1e-12);
+    }
+    assert_eq!(percentile(&[], 50.0), None);
+    assert_eq!(percentile(&[3.0], 95.0), Some(3.0));
+}
+
+mod samples {
+    use crate::{
+        number::Number,
+        stats::samples::{majority, majority_chance, pass_at_k},
+    };
+
+    /// pass@k over the four published OpenAI models as four samples, from the histogram of right
+    /// answers per question.
+    #[test]
+    fn pass_at_k_on_published_models() {
+        let histogram = [432, 290, 236, 205, 156];
+        let expected = [
+            0.379_264_594_389_689_2,
+            0.532_726_813_242_356_4,
+            0.617_513_267_626_990_1,
+            0.672_479_150_871_872_6,
+        ];
+        for (k, expected) in (1..).zip(expected) {
+            let sum: f64 = (0..)
+                .zip(histogram)
+                .map(|(right, count)| pass_at_k(4, right, k).unwrap() * f64::from(count))
+                .sum();
+            assert!((sum / 1319.0 - expected).abs() < 1e-12, "pass@{k}");
+        }
+        assert_eq!(pass_at_k(4, 2, 5), None);
+        assert_eq!(pass_at_k(4, 2, 0), None);
+    }
+
+    fn answers(values: &[i64]) -> Vec<Option<Number>> {
+        // 0 stands for "no answer".
+        values
+            .iter()
+            .map(|&value| (value != 0).then(|| Number::from(value)))
+            .collect()
+    }
+
+    /// The most frequent answer wins, the first seen of equals; no answer is no vote.
+    #[test]
+    fn majority_and_ties() {
+        for (votes, winner) in [
+            (vec![5, 7, 7], Some(7)),
+            (vec![7, 5, 5, 7], Some(7)),
+            (vec![0, 0, 5], Some(5)),
+            (vec![0, 0], None),
+            (vec![], None),
+        ] {
+            assert_eq!(
+                majority(&answers(&votes)),
+                winner.map(Number::from),
+                "{votes:?}"
+            );
+        }
+    }
+
+    /// With ties broken at random a right answer among two tied ones counts half.
+    #[test]
+    fn random_ties() {
+        let chance = |votes: &[i64]| majority_chance(&answers(votes), Number::from(5));
+        assert!((chance(&[5, 7]) - 0.5).abs() < 1e-12);
+        assert!((chance(&[5, 5, 7]) - 1.0).abs() < 1e-12);
+        assert!(chance(&[5, 7, 7]).abs() < 1e-12);
+        assert!(chance(&[0]).abs() < 1e-12);
+    }
+}
