@@ -1,6 +1,7 @@
 //! Token ids to text while they arrive: whole characters only, and all pieces together are exactly
 //! what decoding all ids at once gives.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokenizers::Tokenizer;
@@ -110,7 +111,10 @@ impl ByteTable {
         if !matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return None;
         }
-        let byte_of = byte_of_char();
+        let byte_of: BTreeMap<char, u8> = byte_alphabet()
+            .into_iter()
+            .map(|(byte, c)| (c, byte))
+            .collect();
         let added = tokenizer.get_added_vocabulary();
         let (mut bytes, mut starts) = (Vec::new(), vec![0]);
         // Ids may have holes; the highest decides the length.
@@ -141,13 +145,13 @@ impl ByteTable {
 }
 
 /// GPT-2's alphabet: printable Latin-1 bytes are themselves, the others follow from U+0100.
-fn byte_of_char() -> std::collections::BTreeMap<char, u8> {
+pub(crate) fn byte_alphabet() -> BTreeMap<u8, char> {
     let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let others = (0..=255u8).filter(|b| !printable(b)).zip(0x100u32..);
-    let shifted = others.map(|(b, c)| (char::from_u32(c).expect("below U+D800"), b));
+    let shifted = others.map(|(b, c)| (b, char::from_u32(c).expect("below U+D800")));
     (0..=255u8)
         .filter(printable)
-        .map(|b| (char::from(b), b))
+        .map(|b| (b, char::from(b)))
         .chain(shifted)
         .collect()
 }

@@ -7,7 +7,7 @@ pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
 /// A variant exists where a caller may act differently on it: a server tells a bad prompt
 /// ([`ModelError::Prompt`]) from a bad folder (the others) from a broken machine
-/// ([`ModelError::Io`], [`ModelError::Compute`]).
+/// ([`ModelError::Io`], [`ModelError::Compute`], [`ModelError::Kernel`]).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -75,6 +75,9 @@ pub enum ModelError {
 
     #[error("{0}")]
     Compute(#[from] candle_core::Error),
+
+    #[error("{0}")]
+    Kernel(#[from] kernels::Error),
 }
 
 impl ModelError {

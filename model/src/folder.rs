@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{GenerationConfig, LlamaConfig};
+use crate::config_json;
 use crate::error::{ModelError, Result};
 
 /// A folder in Hugging Face layout whose configs have been read and checked; weights and tokenizer
@@ -12,6 +13,9 @@ pub struct ModelFolder {
     pub path: PathBuf,
     pub config: LlamaConfig,
     pub generation: GenerationConfig,
+    /// Keys of `config.json` that nothing here knows. `LlamaForCausalLM` of transformers does not
+    /// read them either, so they change no logits there; worth a line in the log.
+    pub unknown_config_keys: Vec<String>,
 }
 
 impl ModelFolder {
@@ -29,7 +33,10 @@ impl ModelFolder {
         }
         let config = LlamaConfig::load(path)?;
         let generation = GenerationConfig::load(path, &config)?;
+        let text = config_json::read_text(path, "config.json")?;
+        let unknown_config_keys = config_json::unknown_keys(&text, &path.join("config.json"))?;
         Ok(Self {
+            unknown_config_keys,
             path: path.to_path_buf(),
             config,
             generation,

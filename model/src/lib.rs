@@ -28,4 +28,7 @@ pub mod llama;
 
 pub mod random;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{ModelError, Result};

@@ -1,7 +1,20 @@
-//! The Llama network for serving: packed tokens in, logits out, no autograd graph.
+//! The Llama network for serving: packed tokens in, logits out, no autograd graph. What a batch is
+//! and what a model holds is here; the fast forward pass is in `paged`, its slow twin in `dense`.
+
+use std::path::Path;
+
+use candle_core::DType;
+use kernels::RopeTable;
 
 use crate::config::LlamaConfig;
-use crate::weights::Weights;
+use crate::error::{ModelError, Result};
+use crate::weights::{Weights, tensor_specs};
+
+mod dense;
+// mod paged;
+mod rope;
+
+pub use rope::{inverse_frequencies, rope_table};
 
 /// One step's tokens of all sequences, one after another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,10 +47,46 @@ pub struct BatchSequence {
 pub struct Llama {
     config: LlamaConfig,
     weights: Weights,
+    rope: RopeTable,
 }
 
-// Follows when the kernels' KvCache has landed:
-//   Llama::new(config, weights) -> Result<Llama>
-//   llama.new_kv_cache(num_blocks, block_size) -> Result<kernels::KvCache>
-//   llama.forward(&PackedBatch, &mut kernels::KvCache) -> Result<Tensor>  [logits_rows, vocab] f32
-//   llama.forward_dense(token_ids: &[u32]) -> Result<Tensor>              [T, vocab] f32
+impl Llama {
+    /// Checks that `weights` are those of `config`: shapes, f32, contiguous, on the CPU.
+    pub fn new(config: LlamaConfig, weights: Weights) -> Result<Self> {
+        config.check(Path::new("config"))?;
+        let (specs, named) = (tensor_specs(&config), weights.named());
+        if specs.len() != named.len() {
+            let expected = format!("{} tensors", specs.len());
+            return Err(wrong_weights("(all)", &expected, named.len().to_string()));
+        }
+        for (spec, (name, tensor)) in specs.iter().zip(&named) {
+            let fits = *name == spec.name && tensor.dims() == spec.shape;
+            if !fits || tensor.dtype() != DType::F32 || !tensor.is_contiguous() {
+                let expected = format!("{:?}, f32, contiguous", spec.shape);
+                let found = format!("{name} {:?}, {:?}", tensor.dims(), tensor.dtype());
+                return Err(wrong_weights(&spec.name, &expected, found));
+            }
+        }
+        let rope = rope::rope_table(&config, config.max_position_embeddings);
+        Ok(Self {
+            config,
+            weights,
+            rope,
+        })
+    }
+
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+}
+
+fn wrong_weights(tensor: &str, expected: &str, found: String) -> ModelError {
+    ModelError::tensor(Path::new("weights"), tensor, expected, found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -102,30 +102,7 @@ impl ModelTokenizer {
     /// Loads `dir/tokenizer.json` and, where they exist, `tokenizer_config.json`,
     /// `special_tokens_map.json`, `chat_template.jinja`, `config.json`, `generation_config.json`.
     pub fn load_with(dir: &Path, options: &TokenizerOptions) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => ModelError::folder(
-                dir,
-                "has no tokenizer.json (sentencepiece and tiktoken files are not read)",
-            ),
-            _ => ModelError::Io {
-                path: path.clone(),
-                action: "read",
-                source,
-            },
-        })?;
-        let wrong = |message: String| ModelError::Tokenizer {
-            path: path.clone(),
-            message,
-        };
-        let mut tokenizer = Tokenizer::from_bytes(&bytes)
-            .map_err(|error| wrong(format!("does not load: {error}")))?;
-        let unlimited = tokenizer.with_truncation(None);
-        unlimited
-            .map_err(|error| wrong(error.to_string()))?
-            .with_padding(None);
-        tokenizer.set_encode_special_tokens(true);
-
+        let (tokenizer, digest) = read_tokenizer(dir)?;
         let config = read_config(dir)?;
         let tokenizer_config = read_json(&dir.join("tokenizer_config.json"))?;
         let special_map = read_json(&dir.join("special_tokens_map.json"))?;
@@ -149,19 +126,18 @@ impl ModelTokenizer {
             &tokens,
         )?;
 
-        let num_ids = tokenizer
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |&id| id as usize + 1);
+        let num_ids = num_ids(&tokenizer);
         let vocab_size = config
             .as_ref()
             .map_or(num_ids, |(config, _)| config.vocab_size);
         if num_ids > vocab_size {
-            return Err(wrong(format!(
-                "expected ids below vocab_size of config.json ({vocab_size}), found {}",
-                num_ids - 1
-            )));
+            return Err(tokenizer_error(
+                dir,
+                format!(
+                    "expected ids below vocab_size of config.json ({vocab_size}), found {}",
+                    num_ids - 1
+                ),
+            ));
         }
         let (text_end_id, chat_end_id) = end_ids(&tokenizer, id_of(tokens.eos.as_ref()), stops);
         Ok(Self {
@@ -169,12 +145,13 @@ impl ModelTokenizer {
                 special: SpecialTokens::of(&tokenizer),
                 template,
                 byte_table: ByteTable::build(&tokenizer).map(Arc::new),
-                prefix: prefix_ids(&tokenizer).map_err(|error| wrong(error.to_string()))?,
+                prefix: prefix_ids(&tokenizer)
+                    .map_err(|error| tokenizer_error(dir, error.to_string()))?,
                 bos_id: id_of(tokens.bos.as_ref()),
                 text_end_id,
                 chat_end_id,
                 vocab_size,
-                digest: crate::manifest::sha256_hex(&bytes),
+                digest,
                 tokenizer: Arc::new(tokenizer),
             }),
         })
@@ -424,6 +401,43 @@ impl ModelTokenizer {
             return wrong("the prompt begins with BOS twice".to_owned());
         }
         Ok(())
+    }
+}
+
+/// Loads `dir/tokenizer.json`, set to read special tokens in a text as plain text, with its sha256.
+pub(crate) fn read_tokenizer(dir: &Path) -> Result<(Tokenizer, String)> {
+    let path = dir.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ModelError::folder(
+            dir,
+            "has no tokenizer.json (sentencepiece and tiktoken files are not read)",
+        ),
+        _ => ModelError::Io {
+            path,
+            action: "read",
+            source,
+        },
+    })?;
+    let mut tokenizer = Tokenizer::from_bytes(&bytes)
+        .map_err(|error| tokenizer_error(dir, format!("does not load: {error}")))?;
+    tokenizer
+        .with_truncation(None)
+        .map_err(|error| tokenizer_error(dir, error.to_string()))?
+        .with_padding(None);
+    tokenizer.set_encode_special_tokens(true);
+    Ok((tokenizer, crate::manifest::sha256_hex(&bytes)))
+}
+
+/// One more than the highest id; ids may have holes.
+pub(crate) fn num_ids(tokenizer: &Tokenizer) -> usize {
+    let vocabulary = tokenizer.get_vocab(true);
+    vocabulary.values().max().map_or(0, |&id| id as usize + 1)
+}
+
+fn tokenizer_error(dir: &Path, message: String) -> ModelError {
+    ModelError::Tokenizer {
+        path: dir.join("tokenizer.json"),
+        message,
     }
 }
 
