@@ -127,9 +127,20 @@ pub async fn evaluate(
     label: &str,
 ) -> Result<EvalSummary, ClientError> {
     let session = Session::open(&context.server, method, questions, "eval").await?;
+    evaluate_session(context, &session, questions, out, label).await
+}
+
+/// [`evaluate`] for a session that is open already: its weights are known, and no others answer.
+pub async fn evaluate_session(
+    context: &Context,
+    session: &Session,
+    questions: &Questions,
+    out: &Path,
+    label: &str,
+) -> Result<EvalSummary, ClientError> {
     let mut store = AttemptStore::open(out, session.manifest())?;
     let plan = (label, &OncePlan);
-    let collected = collect(context, &session, questions, &mut store, plan).await?;
+    let collected = collect(context, session, questions, &mut store, plan).await?;
     let attempts = store.all(&questions.list);
     let summary = summarize(session.manifest().clone(), &attempts, Work::from(collected));
     files::write_json(&out.join(SUMMARY_FILE), &summary)?;

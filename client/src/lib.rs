@@ -24,6 +24,8 @@ pub mod collect;
 pub mod bootstrap;
 pub mod eval;
 
+pub mod compare;
+
 pub mod report;
 
 #[cfg(test)]

@@ -156,6 +156,17 @@ impl Session {
         })
     }
 
+    /// An error unless the server holds these weights.
+    pub fn require_weights(&self, digest: &str) -> Result<(), ClientError> {
+        if self.weights.digest == digest {
+            return Ok(());
+        }
+        Err(ClientError::WeightsChanged {
+            expected: digest.to_owned(),
+            found: format!("{} ({})", self.weights.digest, self.weights.checkpoint),
+        })
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
