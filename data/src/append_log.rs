@@ -143,7 +143,9 @@ impl AppendLog {
         &self.path
     }
 
-    /// Appends one record as one line. After an error the log is as it was before the call.
+    /// Appends one record as one line. After [`LogError::Append`] the log is as it was before the
+    /// call. An error from the flush that may follow leaves the line in the log: it was written, but
+    /// the disk did not confirm it.
     pub fn append<T: Serialize>(&mut self, record: &T) -> Result<(), LogError> {
         let mut line = serde_json::to_vec(record).map_err(LogError::Json)?;
         line.push(b'\n');
