@@ -21,6 +21,7 @@ pub const EXIT_RESUMABLE: u8 = 75;
 /// [`std::env::args_os`]) and returns its exit code: 0 done, 1 failed (the reason is on stderr),
 /// 2 wrong usage, 75 stopped and resumable.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::memory::keep_freed_memory();
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -5,14 +5,16 @@
 //! Activation checkpointing keeps each layer's input alone and computes the layer again on the way
 //! back: the same ops on the same values, so the gradients are the same bits.
 
+#![expect(non_snake_case, reason = "tensors end in their shape")]
+
 mod head;
 mod layer;
 
-use crate::pending::Segments;
 use candle_core::Tensor;
 use kernels::tensor::{f32_update, f32_view};
-use kernels::{RopeTable, embedding, embedding_grad_accumulate};
+use kernels::{RopeTable, Segments, embedding, embedding_grad_accumulate};
 use model::config::LlamaConfig;
+use model::llama::rope_table;
 use model::weights::Weights;
 
 use crate::config::{AUTO_ACTIVATION_BYTES, Checkpointing};
@@ -58,7 +60,7 @@ impl Network {
                 .copy()?)
         });
         let weights = Weights::from_tensors(&config, tensors)?;
-        let rope = rope_table(&config);
+        let rope = rope_table(&config, config.max_position_embeddings);
         Ok(Self {
             config,
             weights,
@@ -147,18 +149,6 @@ impl Network {
             + 3 * config.intermediate_size;
         4 * per_token * num_tokens * config.num_hidden_layers
     }
-}
-
-fn rope_table(config: &LlamaConfig) -> RopeTable {
-    let half = config.head_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| {
-            config
-                .rope_theta
-                .powf(-(2.0 * i as f64) / config.head_dim as f64) as f32
-        })
-        .collect();
-    RopeTable::new(&frequencies, config.max_position_embeddings)
 }
 
 #[cfg(test)]

@@ -105,24 +105,12 @@ impl Gradients {
             .for_each(|gradient| gradient.fill(0.0));
     }
 
-    /// Square root of the sum of all squares, summed in f64 in fixed order: the same for any number
-    /// of threads.
+    /// Square root of the sum of all squares, the same for any number of threads.
     pub fn global_norm(&self) -> f64 {
-        /// Long enough to keep a core busy, short enough to spread one large embedding.
-        const CHUNK: usize = 1 << 16;
-        let sums: Vec<f64> = self
-            .in_order()
+        self.in_order()
             .into_iter()
-            .flat_map(|gradient| gradient.chunks(CHUNK))
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .map(|chunk| {
-                chunk
-                    .iter()
-                    .map(|&value| f64::from(value) * f64::from(value))
-                    .sum()
-            })
-            .collect();
-        sums.iter().sum::<f64>().sqrt()
+            .map(kernels::squared_norm)
+            .sum::<f64>()
+            .sqrt()
     }
 }

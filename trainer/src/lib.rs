@@ -8,7 +8,8 @@
 pub mod cli;
 pub mod config;
 pub mod error;
-mod pending;
+#[cfg(test)]
+mod testing;
 
 pub mod dataset;
 pub mod pack;
@@ -28,6 +29,7 @@ pub mod stop;
 pub mod train;
 
 pub mod checkpoint;
+mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod progress;

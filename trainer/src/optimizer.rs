@@ -1,9 +1,9 @@
 //! AdamW over all weights, in place, with f32 moments. The arithmetic of one step is
 //! `kernels::adamw_step`; here live the moments, the step count and which weights decay.
 
-use crate::pending::{AdamWStep, adamw_step};
 use candle_core::Tensor;
 use kernels::tensor::f32_update;
+use kernels::{AdamWStep, adamw_step};
 use model::config::LlamaConfig;
 use model::weights::{Weights, tensor_specs};
 
@@ -66,12 +66,12 @@ impl Optimizer {
             .zip(&mut self.moments);
         for (((_, weight), gradient), moments) in all {
             let step = AdamWStep {
-                lr: lr as f32,
-                beta1: self.config.beta1 as f32,
-                beta2: self.config.beta2 as f32,
-                eps: self.config.eps as f32,
+                lr,
+                beta1: self.config.beta1,
+                beta2: self.config.beta2,
+                eps: self.config.eps,
                 weight_decay: if moments.decays {
-                    self.config.weight_decay as f32
+                    self.config.weight_decay
                 } else {
                     0.0
                 },

@@ -11,7 +11,7 @@ use model::weights::Weights;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::cli::args::PretrainArgs;
+use crate::cli::args::{PRETRAIN_DEFAULTS, PretrainArgs};
 use crate::config::{OptimizerConfig, Window, require};
 use crate::dataset::{Examples, for_each_document};
 use crate::error::{Result, TrainError};
@@ -32,7 +32,7 @@ const MAX_VALIDATION_DOCUMENTS: usize = 1000;
 
 /// Pre-trains as `args` say. The model is in `args.out/model`.
 pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
-    let optimizer_config = args.optimizer.config()?;
+    let optimizer_config = args.optimizer.config(PRETRAIN_DEFAULTS)?;
     require(
         "--eval-fraction",
         args.eval_fraction,

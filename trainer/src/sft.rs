@@ -15,7 +15,7 @@ use model::weights::Weights;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::cli::args::SftArgs;
+use crate::cli::args::{SFT_DEFAULTS, SftArgs};
 use crate::config::{
     DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TooLong, TrainingConfig, Window,
 };
@@ -173,7 +173,7 @@ fn training_config(
         epochs: args.epochs,
         window: Window::Examples(args.batch_size as usize),
         max_tokens_per_micro_batch: args.common.max_tokens_per_micro_batch,
-        optimizer: args.optimizer.config()?,
+        optimizer: args.optimizer.config(SFT_DEFAULTS)?,
         checkpointing: args.common.checkpointing,
         save_dtype: args.save_dtype.unwrap_or(match folder.config.dtype {
             StoredDtype::F32 => SaveDtype::F32,

@@ -4,9 +4,11 @@
 //! Shape letters: T tokens of a packed batch, L label rows, C hidden, V vocabulary.
 #![expect(non_snake_case, reason = "tensors end in their shape")]
 
-use crate::pending::{cross_entropy, cross_entropy_backward};
 use candle_core::{Device, Tensor};
-use kernels::{embedding, embedding_grad_accumulate, rms_norm, rms_norm_backward};
+use kernels::{
+    cross_entropy, cross_entropy_backward, embedding, embedding_grad_accumulate, rms_norm,
+    rms_norm_backward,
+};
 
 use super::Network;
 use super::layer::add_to;

@@ -1,0 +1,120 @@
+//! Tiny models, examples and folders for the tests of this crate.
+
+use std::path::Path;
+
+use model::config::{Llama3RopeScaling, LlamaConfig};
+use model::dtype::StoredDtype;
+
+use crate::config::Checkpointing;
+use crate::dataset::Examples;
+use crate::forward::Network;
+use crate::init::random_weights;
+use crate::rng::{CounterRng, Stream};
+
+/// Two layers, grouped heads, llama3 rope scaling. `tied` chooses the head.
+pub(crate) fn tiny_config(tied: bool) -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: 19,
+        hidden_size: 12,
+        intermediate_size: 20,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 4,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: tied.then_some(Llama3RopeScaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 16,
+        }),
+        tie_word_embeddings: tied,
+        max_position_embeddings: 64,
+        dtype: StoredDtype::F32,
+        bos_token_id: Some(0),
+        eos_token_ids: vec![1],
+        pad_token_id: None,
+    }
+}
+
+/// A tiny network whose weights are large enough for every gradient to be well above rounding.
+pub(crate) fn tiny_network(tied: bool, checkpointing: Checkpointing) -> Network {
+    let config = tiny_config(tied);
+    let weights = random_weights(&config, 5).unwrap();
+    let network = Network::new(config, &weights, checkpointing).unwrap();
+    for (index, (_, weight)) in network.weights.named().iter().enumerate() {
+        let rng = CounterRng::new(
+            9,
+            Stream::Init {
+                parameter: 1000 + index as u32,
+            },
+        );
+        kernels::tensor::f32_update("test", "weight", weight, |values| {
+            for (at, value) in values.iter_mut().enumerate() {
+                *value += 0.3 * rng.normal(at as u64) as f32;
+            }
+        })
+        .unwrap();
+    }
+    network
+}
+
+/// Examples of these numbers of ids with a prompt of 2, ids drawn from the tiny vocabulary.
+pub(crate) fn examples(lengths: &[usize]) -> Examples {
+    let mut examples = Examples::default();
+    for (index, &length) in lengths.iter().enumerate() {
+        let rng = CounterRng::new(index as u64, Stream::Init { parameter: 7 });
+        let ids: Vec<u32> = (0..length as u64)
+            .map(|at| rng.below(at, 19) as u32)
+            .collect();
+        examples.push(&ids, 2);
+    }
+    examples
+}
+
+/// Writes a folder with a random tiny model and a trained tokenizer; returns its config.
+pub(crate) fn write_model_folder(dir: &Path, dtype: StoredDtype) -> LlamaConfig {
+    let words = [
+        "Tom",
+        "has",
+        "apples",
+        "pens",
+        "buys",
+        "more",
+        "and",
+        "sells",
+        "How many?",
+    ];
+    let documents: Vec<String> = (0..200)
+        .map(|n| {
+            format!(
+                "Q: {} {} {n} {}\nA: {}",
+                words[n % 9],
+                words[n % 7],
+                words[n % 5],
+                n + 1
+            )
+        })
+        .collect();
+    let trained = crate::tokenizer_training::train_tokenizer(&documents, 300, dir).unwrap();
+    let config = LlamaConfig {
+        vocab_size: 304,
+        hidden_size: 32,
+        intermediate_size: 64,
+        head_dim: 8,
+        max_position_embeddings: 256,
+        bos_token_id: Some(trained.special.bos),
+        eos_token_ids: vec![trained.special.eos],
+        pad_token_id: Some(trained.special.pad),
+        dtype,
+        ..tiny_config(true)
+    };
+    let weights = random_weights(&config, 1).unwrap();
+    let beside = tempfile::tempdir().unwrap();
+    model::save::save_checkpoint(beside.path(), &config, &weights, None).unwrap();
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(beside.path().join(name), dir.join(name)).unwrap();
+    }
+    config
+}
