@@ -195,10 +195,16 @@ impl WithSimd for RowHead<'_> {
             }
             let largest = max(simd, scores);
             let sum = exp_shifted(simd, scores, largest);
-            weighted_sum(simd, out, (scores, 1.0 / sum), |j| {
-                let start = slots[j] + head;
-                &v[start..start + D]
-            });
+            weighted_sum(
+                simd,
+                out,
+                (scores, 1.0 / sum),
+                #[inline(always)]
+                |j| {
+                    let start = slots[j] + head;
+                    &v[start..start + D]
+                },
+            );
         }
     }
 }

@@ -88,9 +88,13 @@ impl WithSimd for Forward<'_> {
         let Self { y, x, w, eps } = self;
         for (y, x) in y.chunks_exact_mut(w.len()).zip(x.chunks_exact(w.len())) {
             let r = simd.splat_f32s(inverse_rms(simd, x, eps));
-            map2(simd, y, (x, w), |x, w| {
-                simd.mul_f32s(simd.mul_f32s(x, r), w)
-            });
+            map2(
+                simd,
+                y,
+                (x, w),
+                #[inline(always)]
+                |x, w| simd.mul_f32s(simd.mul_f32s(x, r), w),
+            );
         }
     }
 }
@@ -119,13 +123,23 @@ impl WithSimd for Backward<'_> {
             .zip(dy.chunks_exact(C));
         for ((dx, x), dy) in rows {
             let r = inverse_rms(simd, x, eps);
-            map2(simd, &mut w_dy, (w, dy), |w, dy| simd.mul_f32s(w, dy));
+            map2(
+                simd,
+                &mut w_dy,
+                (w, dy),
+                #[inline(always)]
+                |w, dy| simd.mul_f32s(w, dy),
+            );
             let mean = dot(simd, &w_dy, x) / C as f32;
             let r_lanes = simd.splat_f32s(r);
             let x_factor = simd.splat_f32s(-(r * r * r * mean));
-            map2(simd, dx, (&w_dy, x), |w_dy, x| {
-                simd.mul_add_e_f32s(x, x_factor, simd.mul_f32s(w_dy, r_lanes))
-            });
+            map2(
+                simd,
+                dx,
+                (&w_dy, x),
+                #[inline(always)]
+                |w_dy, x| simd.mul_add_e_f32s(x, x_factor, simd.mul_f32s(w_dy, r_lanes)),
+            );
             for ((dw, dy), x) in dw.iter_mut().zip(dy).zip(x) {
                 *dw += dy * x * r;
             }

@@ -134,7 +134,12 @@ pub(crate) fn map3_pair<S: Simd>(
 /// Σ a[i]·b[i]: four lane-wise sums, so the order of the additions is fixed by the length alone.
 #[inline(always)]
 pub(crate) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    fold2(simd, (a, b), |sum, a, b| simd.mul_add_e_f32s(a, b, sum))
+    fold2(
+        simd,
+        (a, b),
+        #[inline(always)]
+        |sum, a, b| simd.mul_add_e_f32s(a, b, sum),
+    )
 }
 
 /// Σ step(·, a[i], b[i]) over lanes, from zero. `step` of two zeros must add nothing.
@@ -233,22 +238,42 @@ pub(crate) fn weighted_sum<'a, S: Simd>(
     let factor = simd.splat_f32s(factor);
     let (quads, rest) = lanes.as_chunks_mut::<4>();
     for (i, quad) in quads.iter_mut().enumerate() {
-        *quad = weighted_lanes(simd, weights, factor, |j| lanes_at(simd, row(j), 4 * i));
+        *quad = weighted_lanes(
+            simd,
+            weights,
+            factor,
+            #[inline(always)]
+            |j| lanes_at(simd, row(j), 4 * i),
+        );
     }
     let start = num_lanes - rest.len();
     let (pairs, rest) = rest.as_chunks_mut::<2>();
     for pair in pairs {
-        *pair = weighted_lanes(simd, weights, factor, |j| lanes_at(simd, row(j), start));
+        *pair = weighted_lanes(
+            simd,
+            weights,
+            factor,
+            #[inline(always)]
+            |j| lanes_at(simd, row(j), start),
+        );
     }
     for value in rest {
-        [*value] = weighted_lanes(simd, weights, factor, |j| {
-            lanes_at(simd, row(j), num_lanes - 1)
-        });
+        [*value] = weighted_lanes(
+            simd,
+            weights,
+            factor,
+            #[inline(always)]
+            |j| lanes_at(simd, row(j), num_lanes - 1),
+        );
     }
     if !tail.is_empty() {
-        let [value] = weighted_lanes(simd, weights, factor, |j| {
-            [simd.partial_load_f32s(S::as_simd_f32s(row(j)).1)]
-        });
+        let [value] = weighted_lanes(
+            simd,
+            weights,
+            factor,
+            #[inline(always)]
+            |j| [simd.partial_load_f32s(S::as_simd_f32s(row(j)).1)],
+        );
         simd.partial_store_f32s(tail, value);
     }
 }

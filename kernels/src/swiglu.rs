@@ -76,9 +76,13 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { y, gate, up } = self;
-        map2(simd, y, (gate, up), |gate, up| {
-            simd.mul_f32s(simd.mul_f32s(gate, sigmoid(simd, gate)), up)
-        });
+        map2(
+            simd,
+            y,
+            (gate, up),
+            #[inline(always)]
+            |gate, up| simd.mul_f32s(simd.mul_f32s(gate, sigmoid(simd, gate)), up),
+        );
     }
 }
 
@@ -103,13 +107,19 @@ impl WithSimd for Backward<'_> {
             dy,
         } = self;
         let one = simd.splat_f32s(1.0);
-        map3_pair(simd, (dgate, dup), (gate, up, dy), |gate, up, dy| {
-            let s = sigmoid(simd, gate);
-            let dy_s = simd.mul_f32s(dy, s);
-            let slope = simd.mul_add_e_f32s(gate, simd.sub_f32s(one, s), one);
-            let dgate = simd.mul_f32s(simd.mul_f32s(dy_s, up), slope);
-            (dgate, simd.mul_f32s(dy_s, gate))
-        });
+        map3_pair(
+            simd,
+            (dgate, dup),
+            (gate, up, dy),
+            #[inline(always)]
+            |gate, up, dy| {
+                let s = sigmoid(simd, gate);
+                let dy_s = simd.mul_f32s(dy, s);
+                let slope = simd.mul_add_e_f32s(gate, simd.sub_f32s(one, s), one);
+                let dgate = simd.mul_f32s(simd.mul_f32s(dy_s, up), slope);
+                (dgate, simd.mul_f32s(dy_s, gate))
+            },
+        );
     }
 }
 

@@ -322,9 +322,13 @@ impl WithSimd for ScoreGradient<'_> {
             let values = row * D..(row + 1) * D;
             let out = &self.given.out[values.clone()];
             let delta = simd.splat_f32s(dot(simd, out, &self.given.dout[values]));
-            update2(simd, dp, p, |dp, p| {
-                simd.mul_f32s(p, simd.sub_f32s(dp, delta))
-            });
+            update2(
+                simd,
+                dp,
+                p,
+                #[inline(always)]
+                |dp, p| simd.mul_f32s(p, simd.sub_f32s(dp, delta)),
+            );
             unseen.fill(0.0);
             unseen_slopes.fill(0.0);
         }

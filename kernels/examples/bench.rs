@@ -1,0 +1,252 @@
+//! How fast each kernel is at the shapes that matter: `cargo run --release -p kernels --example
+//! bench [name part]`. Each line is the best of some repetitions, on all of rayon's threads.
+#![expect(clippy::print_stdout, reason = "a measurement is printed")]
+
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use kernels::{
+    AdamWStep, AttentionSaved, KvCache, KvShape, PagedBatch, PagedSequence, RopeTable, Segments,
+};
+
+type Bench = fn() -> kernels::Result<()>;
+
+fn main() -> kernels::Result<()> {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let benches: [(&str, Bench); 7] = [
+        ("linear", linear),
+        ("gradients", linear_gradients),
+        ("rows", row_operations),
+        ("attention", attention),
+        ("head", head),
+        ("adamw", adamw),
+        ("paged", paged),
+    ];
+    for (name, bench) in benches {
+        if name.contains(&filter) {
+            bench()?;
+        }
+    }
+    Ok(())
+}
+
+/// Values that are neither equal nor special; timing does not depend on them.
+fn tensor(shape: &[usize]) -> Tensor {
+    let len: usize = shape.iter().product();
+    let values = (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_769) >> 8) as f32 / 1e7 - 0.8);
+    Tensor::from_vec(values.collect::<Vec<f32>>(), shape, &Device::Cpu).expect("a CPU tensor")
+}
+
+/// The shortest of at least five runs, or as many as fit in a third of a second.
+fn best<R>(mut run: impl FnMut() -> R) -> Duration {
+    let begin = Instant::now();
+    let mut best = Duration::MAX;
+    let mut runs = 0;
+    while runs < 5 || (begin.elapsed() < Duration::from_millis(300) && runs < 2000) {
+        let start = Instant::now();
+        drop(std::hint::black_box(run()));
+        best = best.min(start.elapsed());
+        runs += 1;
+    }
+    best
+}
+
+fn report(name: &str, time: Duration, gflop: f64) {
+    let rate = gflop / time.as_secs_f64();
+    println!(
+        "{name:<44} {:>10.1} µs {rate:>8.1} GFLOP/s",
+        time.as_secs_f64() * 1e6
+    );
+}
+
+/// Gigabytes read and written once.
+fn report_bytes(name: &str, time: Duration, num_values: usize) {
+    let rate = num_values as f64 * 4e-9 / time.as_secs_f64();
+    println!(
+        "{name:<44} {:>10.1} µs {rate:>8.1} GB/s",
+        time.as_secs_f64() * 1e6
+    );
+}
+
+fn linear() -> kernels::Result<()> {
+    for (c, o) in [
+        (192, 192),
+        (192, 512),
+        (512, 192),
+        (192, 1024),
+        (2048, 8192),
+    ] {
+        let w = tensor(&[o, c]);
+        for t in [1, 2, 4, 8, 16, 32, 64, 256, 2048] {
+            let x = tensor(&[t, c]);
+            kernels::linear(&x, &w)?;
+            let time = best(|| kernels::linear(&x, &w));
+            report(
+                &format!("linear T={t} C={c} O={o}"),
+                time,
+                2e-9 * (t * c * o) as f64,
+            );
+        }
+    }
+    Ok(())
+}
+
+fn linear_gradients() -> kernels::Result<()> {
+    for (t, c, o) in [
+        (2048, 192, 192),
+        (2048, 192, 512),
+        (2048, 512, 192),
+        (1024, 2048, 2048),
+    ] {
+        let (x, w, dy) = (tensor(&[t, c]), tensor(&[o, c]), tensor(&[t, o]));
+        let gflop = 2e-9 * (t * c * o) as f64;
+        kernels::linear_input_grad(&dy, &w)?;
+        let time = best(|| kernels::linear_input_grad(&dy, &w));
+        report(&format!("linear_input_grad T={t} C={c} O={o}"), time, gflop);
+        let mut dw = vec![0.0; o * c];
+        let time = best(|| kernels::linear_weight_grad_accumulate(&dy, &x, &mut dw));
+        report(
+            &format!("linear_weight_grad T={t} C={c} O={o}"),
+            time,
+            gflop,
+        );
+    }
+    Ok(())
+}
+
+fn row_operations() -> kernels::Result<()> {
+    let (t, c, f, d) = (2048, 192, 512, 32);
+    let (x, w, dy) = (tensor(&[t, c]), tensor(&[c]), tensor(&[t, c]));
+    kernels::rms_norm(&x, &w, 1e-5)?;
+    let time = best(|| kernels::rms_norm(&x, &w, 1e-5));
+    report_bytes("rms_norm T=2048 C=192", time, 2 * t * c);
+    let time = best(|| kernels::rms_norm_backward(&x, &w, 1e-5, &dy));
+    report_bytes("rms_norm_backward T=2048 C=192", time, 3 * t * c);
+    let (gate, up, dy) = (tensor(&[t, f]), tensor(&[t, f]), tensor(&[t, f]));
+    let time = best(|| kernels::swiglu(&gate, &up));
+    report_bytes("swiglu T=2048 F=512", time, 3 * t * f);
+    let time = best(|| kernels::swiglu_backward(&gate, &up, &dy));
+    report_bytes("swiglu_backward T=2048 F=512", time, 5 * t * f);
+    let frequencies: Vec<f32> = (0..d / 2).map(|i| 0.7_f32.powi(i)).collect();
+    let table = RopeTable::new(&frequencies, t);
+    let q = tensor(&[t, 6, d as usize]);
+    let positions: Vec<u32> = (0..t as u32).collect();
+    let time = best(|| kernels::rope(&q, &positions, &table));
+    report_bytes("rope T=2048 H=6 D=32", time, 2 * t * 6 * d as usize);
+    let time = best(|| &x + &x);
+    report_bytes("candle add T=2048 C=192", time, 3 * t * c);
+    Ok(())
+}
+
+fn attention() -> kernels::Result<()> {
+    let cases = [
+        ("10 segments of 205", vec![205; 10], (6, 2, 32)),
+        ("20 segments of 102", vec![102; 20], (4, 2, 32)),
+        ("5 segments of 205", vec![205; 5], (24, 8, 128)),
+        ("1 segment of 1024", vec![1024], (24, 8, 128)),
+    ];
+    for (name, lengths, (h, g, d)) in cases {
+        let segments = Segments::from_lengths(&lengths);
+        let t = segments.num_tokens();
+        let (q, k, v) = (tensor(&[t, h, d]), tensor(&[t, g, d]), tensor(&[t, g, d]));
+        let dout = tensor(&[t, h, d]);
+        let pairs: usize = lengths.iter().map(|l| l * (l + 1) / 2).sum();
+        let gflop = 4e-9 * (pairs * h * d) as f64;
+        let time = best(|| kernels::causal_attention(&q, &k, &v, &segments));
+        report(&format!("attention {name} H={h} D={d}"), time, gflop);
+        let (out, log_sum_exp) = kernels::causal_attention(&q, &k, &v, &segments)?;
+        let saved = AttentionSaved {
+            q: &q,
+            k: &k,
+            v: &v,
+            out: &out,
+            log_sum_exp: &log_sum_exp,
+            segments: &segments,
+        };
+        let time = best(|| kernels::causal_attention_backward(&saved, &dout));
+        report(
+            &format!("attention backward {name} H={h} D={d}"),
+            time,
+            2.5 * gflop,
+        );
+    }
+    Ok(())
+}
+
+fn head() -> kernels::Result<()> {
+    for (l, v, c) in [(2048, 1024, 192), (512, 32_000, 512)] {
+        let (hidden, w) = (tensor(&[l, c]), tensor(&[v, c]));
+        let targets: Vec<u32> = (0..l as u32).map(|i| i * 7 % v as u32).collect();
+        let gflop = 2e-9 * (l * v * c) as f64;
+        kernels::cross_entropy(&hidden, &w, &targets)?;
+        let time = best(|| kernels::cross_entropy(&hidden, &w, &targets));
+        report(&format!("cross_entropy L={l} V={v} C={c}"), time, gflop);
+        let mut dw = vec![0.0; v * c];
+        let run = || kernels::cross_entropy_backward(&hidden, &w, &targets, 1.0, &mut dw);
+        report(
+            &format!("cross_entropy_backward L={l} V={v} C={c}"),
+            best(run),
+            3.0 * gflop,
+        );
+    }
+    Ok(())
+}
+
+fn adamw() -> kernels::Result<()> {
+    let len = 3_000_000;
+    let (mut param, grad) = (vec![0.1; len], vec![0.2; len]);
+    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+    let step = AdamWStep {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 10,
+        grad_scale: 1.0,
+    };
+    kernels::adamw_step(&mut param, &grad, &mut m, &mut v, &step)?;
+    let time = best(|| kernels::adamw_step(&mut param, &grad, &mut m, &mut v, &step));
+    report_bytes("adamw_step 3M", time, 7 * len);
+    let time = best(|| kernels::squared_norm(&grad));
+    report_bytes("squared_norm 3M", time, len);
+    Ok(())
+}
+
+fn paged() -> kernels::Result<()> {
+    for (g, h, d) in [(2, 6, 32), (8, 32, 64)] {
+        let block_size = 16;
+        let shape = KvShape {
+            num_layers: 1,
+            num_blocks: 1024,
+            block_size,
+            num_kv_heads: g,
+            head_dim: d,
+        };
+        let cache = KvCache::new(shape, &Device::Cpu)?;
+        for (num_sequences, query_len, context_len) in [
+            (1, 1, 250),
+            (16, 1, 250),
+            (64, 1, 250),
+            (1, 200, 200),
+            (8, 64, 200),
+        ] {
+            let sequences = (0..num_sequences)
+                .map(|i| PagedSequence {
+                    query_len,
+                    context_len,
+                    block_table: (i * 16..i * 16 + 16).collect(),
+                })
+                .collect();
+            let batch = PagedBatch { sequences };
+            let q = tensor(&[num_sequences as usize * query_len, h, d]);
+            kernels::paged_attention(&q, cache.layer(0), &batch)?;
+            let time = best(|| kernels::paged_attention(&q, cache.layer(0), &batch));
+            let seen = (0..query_len).map(|i| context_len - i).sum::<usize>();
+            let gflop = 4e-9 * (num_sequences as usize * seen * h * d) as f64;
+            let name = format!("paged {num_sequences} x {query_len} of {context_len} H={h} D={d}");
+            report(&name, time, gflop);
+        }
+    }
+    Ok(())
+}
