@@ -11,7 +11,7 @@ use crate::error::{ModelError, Result};
 use crate::weights::{Weights, tensor_specs};
 
 mod dense;
-// mod paged;
+mod paged;
 mod rope;
 
 pub use rope::{inverse_frequencies, rope_table};

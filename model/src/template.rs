@@ -201,11 +201,11 @@ impl ChatTemplate {
             .get_template(TEMPLATE_KEY)
             .map_err(|error| wrong(&error))?;
         // A token the tokenizer lacks stays undefined, as in transformers.
-        let tokens: Value = self
-            .special_tokens
-            .iter()
-            .filter_map(|(key, token)| token.clone().map(|token| (*key, Value::from(token))))
-            .collect();
+        let tokens = Value::from_pairs(
+            self.special_tokens
+                .iter()
+                .filter_map(|(key, token)| token.clone().map(|token| (*key, Value::from(token)))),
+        );
         let context = context! {
             messages => Value::from(Serde(messages)),
             add_generation_prompt => true,

@@ -1,12 +1,12 @@
-//! The forward pass over a paged KV cache. Prefill, a chunk of it and decode are the same call; a
-//! token's row does not depend on which other rows are in the batch, as far as `kernels` promises it
-//! for its operations.
+//! The forward pass over a paged KV cache. Prefill, a chunk of it and decode are the same call, and a
+//! token's row is computed from its own sequence alone. How many rows there are changes it by rounding
+//! only (about 1e-6), not to the bit: the matrix products choose their loops by it.
 //!
 //! Shape letters: T tokens of the batch, R rows that logits are wanted for, H query heads, G key and
 //! value heads, D head dimension, C hidden, V vocabulary.
 #![expect(non_snake_case, reason = "tensors end in their shape")]
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kernels::{KvCache, KvShape, PagedBatch, PagedSequence};
 
 use crate::error::{ModelError, Result};
@@ -28,22 +28,31 @@ impl Llama {
     /// Runs the batch: writes its keys and values to `kv`, returns logits `[R, V]` in f32.
     pub fn forward(&self, batch: &PackedBatch, kv: &mut KvCache) -> Result<Tensor> {
         self.check_batch(batch)?;
-        let step = Step { batch, paged: paged_batch(batch) };
+        let step = Step {
+            batch,
+            paged: paged_batch(batch),
+        };
         let eps = self.config.rms_norm_eps as f32;
         let last = self.weights.layers.len() - 1;
         let mut x_TC = kernels::embedding(&batch.token_ids, &self.weights.embed)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             let attended = self.attend(index, &x_TC, &step, kv)?;
-            // What the last layer does for rows nobody asks for is not needed by anyone.
+            // What the last layer does for rows nobody asks for is needed by nobody.
             let (x, attended) = if index == last {
+                if batch.logits_rows.is_empty() {
+                    let shape = (0, self.config.vocab_size);
+                    return Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?);
+                }
                 (select_rows(&x_TC, batch)?, select_rows(&attended, batch)?)
             } else {
                 (x_TC, attended)
             };
             let x = (x + kernels::linear(&attended, &layer.o)?)?;
             let h = kernels::rms_norm(&x, &layer.post_norm, eps)?;
-            let (gate, up) =
-                (kernels::linear(&h, &layer.gate)?, kernels::linear(&h, &layer.up)?);
+            let (gate, up) = (
+                kernels::linear(&h, &layer.gate)?,
+                kernels::linear(&h, &layer.up)?,
+            );
             x_TC = (x + kernels::linear(&kernels::swiglu(&gate, &up)?, &layer.down)?)?;
         }
         let h_RC = kernels::rms_norm(&x_TC, &self.weights.norm, eps)?;
@@ -70,7 +79,8 @@ impl Llama {
         let v_TGD = heads(&layer.v, config.num_key_value_heads)?;
         let q_THD = kernels::rope(&q_THD, &batch.positions, &self.rope)?;
         let k_TGD = kernels::rope(&k_TGD, &batch.positions, &self.rope)?;
-        kv.layer_mut(index).write(&k_TGD, &v_TGD, &batch.slot_mapping)?;
+        kv.layer_mut(index)
+            .write(&k_TGD, &v_TGD, &batch.slot_mapping)?;
         let out_THD = kernels::paged_attention(&q_THD, kv.layer(index), &step.paged)?;
         Ok(out_THD.reshape((num_tokens, config.query_size()))?)
     }
@@ -79,24 +89,40 @@ impl Llama {
     fn check_batch(&self, batch: &PackedBatch) -> Result<()> {
         let num_tokens = batch.token_ids.len();
         let wrong = |field, expected: String, found: String| {
-            Err(ModelError::Batch { field, expected, found })
+            Err(ModelError::Batch {
+                field,
+                expected,
+                found,
+            })
         };
         if num_tokens == 0 {
             return wrong("token_ids", "at least one".into(), "none".into());
         }
-        for (field, len) in
-            [("positions", batch.positions.len()), ("slot_mapping", batch.slot_mapping.len())]
-        {
+        for (field, len) in [
+            ("positions", batch.positions.len()),
+            ("slot_mapping", batch.slot_mapping.len()),
+        ] {
             if len != num_tokens {
-                return wrong(field, format!("{num_tokens}, one per token"), len.to_string());
+                return wrong(
+                    field,
+                    format!("{num_tokens}, one per token"),
+                    len.to_string(),
+                );
             }
         }
         let below = |values: &[u32], limit: usize| {
-            values.iter().copied().find(|&value| value as usize >= limit)
+            values
+                .iter()
+                .copied()
+                .find(|&value| value as usize >= limit)
         };
         for (field, values, limit) in [
             ("token_ids", &batch.token_ids, self.config.vocab_size),
-            ("positions", &batch.positions, self.config.max_position_embeddings),
+            (
+                "positions",
+                &batch.positions,
+                self.config.max_position_embeddings,
+            ),
             ("logits_rows", &batch.logits_rows, num_tokens),
         ] {
             if let Some(value) = below(values, limit) {
@@ -105,7 +131,11 @@ impl Llama {
         }
         let queries: usize = batch.sequences.iter().map(|s| s.query_len as usize).sum();
         if queries != num_tokens {
-            return wrong("sequences", format!("query_lens that add up to {num_tokens}"), queries.to_string());
+            return wrong(
+                "sequences",
+                format!("query_lens that add up to {num_tokens}"),
+                queries.to_string(),
+            );
         }
         Ok(())
     }
@@ -123,7 +153,9 @@ fn paged_batch(batch: &PackedBatch) -> PagedBatch {
         context_len: sequence.context_len as usize,
         block_table: sequence.block_table.clone(),
     });
-    PagedBatch { sequences: sequences.collect() }
+    PagedBatch {
+        sequences: sequences.collect(),
+    }
 }
 
 fn select_rows(x: &Tensor, batch: &PackedBatch) -> Result<Tensor> {

@@ -85,7 +85,7 @@ fn transformers_dialect_is_rendered() {
     assert_eq!(
         render("{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools is none }}")
             .unwrap(),
-        "True".to_lowercase()
+        "True"
     );
 }
 
