@@ -99,7 +99,7 @@ use_server() {
 star() {
     local command=$1
     shift
-    "$STAR_BIN/star" "$command" --server "$STAR_ENDPOINT" --auth-token-file "$STAR_TOKEN" "$@"
+    "$STAR_BIN/star" "$command" --server "$STAR_ENDPOINT" --token-file "$STAR_TOKEN" "$@"
 }
 
 # Prints the newest complete epoch of a training run, relative to the server's checkpoint root.
