@@ -149,7 +149,7 @@ impl LlamaConfig {
     pub fn num_parameters(&self) -> usize {
         crate::weights::tensor_specs(self)
             .iter()
-            .map(|spec| spec.num_elements())
+            .map(crate::weights::TensorSpec::num_elements)
             .sum()
     }
 

@@ -3,11 +3,14 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::config::{Llama3RopeScaling, LlamaConfig};
+use crate::config_json::object::{Object, shown};
 use crate::dtype::StoredDtype;
 use crate::error::{ModelError, Result};
+
+mod object;
 
 /// Read by [`parse_config`].
 const UNDERSTOOD: &[&str] = &[
@@ -66,7 +69,7 @@ pub(crate) fn read_text(dir: &Path, name: &'static str) -> Result<String> {
 
 pub(crate) fn parse_config(text: &str, path: &Path) -> Result<LlamaConfig> {
     let object = Object::parse(text, path)?;
-    object.require_llama()?;
+    require_llama(&object)?;
     let hidden_size = object.size("hidden_size")?;
     let num_attention_heads = object.size("num_attention_heads")?;
     let (rope_theta, rope_scaling) = rope(&object)?;
@@ -248,168 +251,34 @@ fn rope_type(object: &Object<'_>) -> Result<Option<Llama3RopeScaling>> {
     }
 }
 
-/// A JSON object and where it came from, for errors.
-struct Object<'a> {
-    map: Map<String, Value>,
-    path: &'a Path,
-    /// Put before the keys of a nested object in errors: `rope_scaling.`.
-    prefix: &'static str,
-}
-
-impl<'a> Object<'a> {
-    fn parse(text: &str, path: &'a Path) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).map_err(|source| ModelError::Json {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        match value {
-            Value::Object(map) => Ok(Self {
-                map,
-                path,
-                prefix: "",
-            }),
-            other => Err(ModelError::value(
-                path,
-                "(the whole file)",
-                "a JSON object",
-                shown(&other),
-            )),
+/// Refuses another architecture, and what only another architecture has.
+fn require_llama(object: &Object<'_>) -> Result<()> {
+    let architectures = object.typed("architectures", "a list of names", Value::as_array)?;
+    let named = |names: &&Vec<Value>| names.iter().any(|name| name == "LlamaForCausalLM");
+    match (architectures, object.optional_text("model_type")?) {
+        (Some(names), _) if !named(&names) => {
+            let found = shown(&Value::Array(names.clone()));
+            return Err(object.wrong("architectures", "LlamaForCausalLM", found));
         }
-    }
-
-    fn wrong(
-        &self,
-        key: &str,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> ModelError {
-        ModelError::value(self.path, format!("{}{key}", self.prefix), expected, found)
-    }
-
-    /// Absent and `null` are the same.
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn typed<'v, T>(
-        &'v self,
-        key: &str,
-        expected: &str,
-        read: impl Fn(&'v Value) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        read(value)
-            .map(Some)
-            .ok_or_else(|| self.wrong(key, expected, shown(value)))
-    }
-
-    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
-        let read = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
-        self.typed(key, "a whole number", read)
-    }
-
-    fn size(&self, key: &str) -> Result<usize> {
-        self.optional_size(key)?
-            .ok_or_else(|| self.wrong(key, "a whole number", "nothing"))
-    }
-
-    fn optional_number(&self, key: &str) -> Result<Option<f64>> {
-        self.typed(key, "a number", Value::as_f64)
-    }
-
-    fn number(&self, key: &str) -> Result<f64> {
-        self.optional_number(key)?
-            .ok_or_else(|| self.wrong(key, "a number", "nothing"))
-    }
-
-    fn optional_bool(&self, key: &str) -> Result<Option<bool>> {
-        self.typed(key, "true or false", Value::as_bool)
-    }
-
-    fn optional_text(&self, key: &str) -> Result<Option<&str>> {
-        self.typed(key, "a string", Value::as_str)
-    }
-
-    fn optional_object(&self, key: &'static str) -> Result<Option<Object<'a>>> {
-        let prefix = match key {
-            "rope_scaling" => "rope_scaling.",
-            _ => "rope_parameters.",
-        };
-        let map = self.typed(key, "an object or null", Value::as_object)?;
-        Ok(map.map(|map| Object {
-            map: map.clone(),
-            path: self.path,
-            prefix,
-        }))
-    }
-
-    /// One id, a list of ids, or nothing.
-    fn ids(&self, key: &str) -> Result<Vec<u32>> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let read = |value: &Value| match value {
-            Value::Array(values) => values.iter().map(id).collect(),
-            // Some exports write -1 for "none".
-            Value::Number(n) if n.as_i64() == Some(-1) => Some(Vec::new()),
-            one => Some(vec![id(one)?]),
-        };
-        let mut ids: Vec<u32> = self
-            .typed(key, "a token id or a list of token ids", read)?
-            .unwrap_or_default();
-        let mut seen = std::collections::BTreeSet::new();
-        ids.retain(|&id| seen.insert(id));
-        Ok(ids)
-    }
-
-    /// For a key of which we serve one value only.
-    fn require_default(&self, key: &str, default: &Value) -> Result<()> {
-        let same = |value: &Value| value == default || value.as_f64() == default.as_f64();
-        match self.get(key) {
-            Some(value) if value != default && !(value.is_number() && same(value)) => {
-                Err(self.wrong(key, shown(default), shown(value)))
-            }
-            _ => Ok(()),
+        (_, Some(model_type)) if model_type != "llama" => {
+            return Err(object.wrong("model_type", "llama", model_type));
         }
+        (None, None) => {
+            return Err(object.wrong("architectures", "LlamaForCausalLM", "nothing"));
+        }
+        _ => {}
     }
-
-    fn require_llama(&self) -> Result<()> {
-        let architectures = self.typed("architectures", "a list of names", Value::as_array)?;
-        let named = |names: &&Vec<Value>| names.iter().any(|name| name == "LlamaForCausalLM");
-        match (architectures, self.optional_text("model_type")?) {
-            (Some(names), _) if !named(&names) => {
-                let found = shown(&Value::Array(names.clone()));
-                return Err(self.wrong("architectures", "LlamaForCausalLM", found));
-            }
-            (_, Some(model_type)) if model_type != "llama" => {
-                return Err(self.wrong("model_type", "llama", model_type));
-            }
-            (None, None) => {
-                return Err(self.wrong("architectures", "LlamaForCausalLM", "nothing"));
-            }
-            _ => {}
-        }
-        if self.get("hidden_act") != Some(&json!("swish")) {
-            self.require_default("hidden_act", &json!("silu"))?;
-        }
-        self.require_default("attention_bias", &json!(false))?;
-        self.require_default("mlp_bias", &json!(false))?;
-        match self.get("quantization_config") {
-            None => Ok(()),
-            Some(_) => Err(self.wrong(
-                "quantization_config",
-                "nothing (weights in bf16, f16 or f32)",
-                "a quantized checkpoint",
-            )),
-        }
+    if object.get("hidden_act") != Some(&json!("swish")) {
+        object.require_default("hidden_act", &json!("silu"))?;
     }
-}
-
-/// The value as JSON, cut where a hostile file would fill the screen.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(80) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text,
+    object.require_default("attention_bias", &json!(false))?;
+    object.require_default("mlp_bias", &json!(false))?;
+    match object.get("quantization_config") {
+        None => Ok(()),
+        Some(_) => Err(object.wrong(
+            "quantization_config",
+            "nothing (weights in bf16, f16 or f32)",
+            "a quantized checkpoint",
+        )),
     }
 }

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::config::{Llama3RopeScaling, LlamaConfig};
-use crate::dtype::StoredDtype;
+use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
 use crate::save;
 use crate::weights::EMBED;
 
 mod byte_tokenizer;
+mod presets;
+
+pub use presets::{PRESETS, preset};
 
 /// What to write.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,102 +25,6 @@ pub struct RandomModelSpec {
     /// A folder whose tokenizer files are copied. `None`: a tokenizer with one token for each byte
     /// and Llama 3's special tokens is written, and `config`'s special ids are set to its own.
     pub tokenizer_from: Option<PathBuf>,
-}
-
-/// The names [`preset`] knows, with what each is.
-pub const PRESETS: [(&str, &str); 5] = [
-    ("tiny", "5 M parameters, vocabulary 4,096, f32"),
-    ("small", "109 M parameters, vocabulary 4,096, f32"),
-    ("1b", "1 B parameters, vocabulary 4,096, bf16"),
-    (
-        "3b",
-        "the shape of Llama-3.2-3B: 3.2 B parameters, vocabulary 128,256, bf16",
-    ),
-    (
-        "llama3-vocab-tiny",
-        "8 M parameters, vocabulary 128,256, llama3 rope scaling, bf16",
-    ),
-];
-
-/// The config of one of [`PRESETS`].
-pub fn preset(name: &str) -> Option<LlamaConfig> {
-    let base = LlamaConfig {
-        vocab_size: 4096,
-        hidden_size: 256,
-        intermediate_size: 688,
-        num_hidden_layers: 6,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 64,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: None,
-        tie_word_embeddings: true,
-        max_position_embeddings: 2048,
-        dtype: StoredDtype::F32,
-        bos_token_id: Some(0),
-        eos_token_ids: vec![1],
-        pad_token_id: Some(3),
-    };
-    // Special ids, rope and vocabulary of Llama 3.2.
-    let llama3 = LlamaConfig {
-        vocab_size: 128_256,
-        rope_theta: 500_000.0,
-        rope_scaling: Some(Llama3RopeScaling {
-            factor: 32.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position_embeddings: 8192,
-        }),
-        dtype: StoredDtype::Bf16,
-        bos_token_id: Some(128_000),
-        eos_token_ids: vec![128_001, 128_008, 128_009],
-        pad_token_id: Some(128_004),
-        ..base.clone()
-    };
-    Some(match name {
-        "tiny" => base,
-        "small" => LlamaConfig {
-            hidden_size: 576,
-            intermediate_size: 1536,
-            num_hidden_layers: 30,
-            num_attention_heads: 9,
-            num_key_value_heads: 3,
-            ..base
-        },
-        "1b" => LlamaConfig {
-            hidden_size: 2048,
-            intermediate_size: 8192,
-            num_hidden_layers: 16,
-            num_attention_heads: 32,
-            num_key_value_heads: 8,
-            rope_theta: 500_000.0,
-            max_position_embeddings: 4096,
-            dtype: StoredDtype::Bf16,
-            ..base
-        },
-        "3b" => LlamaConfig {
-            hidden_size: 3072,
-            intermediate_size: 8192,
-            num_hidden_layers: 28,
-            num_attention_heads: 24,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            max_position_embeddings: 131_072,
-            ..llama3
-        },
-        "llama3-vocab-tiny" => LlamaConfig {
-            hidden_size: 64,
-            intermediate_size: 192,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            head_dim: 16,
-            max_position_embeddings: 8192,
-            ..llama3
-        },
-        _ => return None,
-    })
 }
 
 /// Writes the folder `dir`, which is made where it does not exist. Holds one tensor in memory.
@@ -197,17 +103,17 @@ fn mix(x: u64) -> u64 {
 }
 
 /// The value at place `index` of a stream of standard normal values. The sum of the four 16-bit
-/// parts of one random word, centred and scaled: whole numbers only, so it is the same everywhere
-/// (`ln` and `cos` are not), and within 3.5 deviations.
+/// parts of one random word, centred and scaled: no `ln` and no `cos`, so it is the same everywhere,
+/// and within 3.5 deviations.
 fn normal(stream: u64, index: u64) -> f32 {
     let word = mix(stream.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-    let sum: i64 = (0..4)
-        .map(|part| (word >> (16 * part) & 0xFFFF) as i64)
-        .sum();
-    // Four uniform values of variance (2^32 - 1) / 12 each: deviation sqrt((2^32 - 1) / 3).
-    const DEVIATION: f32 = 37_837.23;
-    (sum - 131_070) as f32 / DEVIATION
+    let sum: u64 = (0..4).map(|part| (word >> (16 * part)) & 0xFFFF).sum();
+    (sum as f32 - NORMAL_MEAN) / NORMAL_DEVIATION
 }
+
+/// Of the sum of four whole numbers from 0 to 2^16 - 1: 4 (2^16 - 1) / 2 and sqrt(4 (2^32 - 1) / 12).
+const NORMAL_MEAN: f32 = 131_070.0;
+const NORMAL_DEVIATION: f32 = 37_837.227;
 
 #[cfg(test)]
 mod tests;

@@ -260,6 +260,10 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 }
 
 /// Python's `json.dumps(.., ensure_ascii=False)`; minijinja's own filter escapes HTML.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a filter takes its options so"
+)]
 fn to_json(value: &Value, options: minijinja::value::Kwargs) -> Result<String, Error> {
     let wrong =
         |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());

@@ -4,16 +4,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
 use tokenizers::Tokenizer;
 
-use crate::config::{GenerationConfig, LlamaConfig};
 use crate::decode_stream::{ByteTable, DecodeStream};
 use crate::error::{ModelError, Result};
 use crate::template::{self, ChatMessage, ChatTemplate, TemplateChoice, TemplateTokens};
+use crate::tokenizer::files::{
+    end_ids, named_token, prefix_ids, read_config, read_json, tokenizer_error,
+};
 use crate::tokenizer::special::{SpecialTokens, guard_for};
 
+mod files;
 mod special;
+
+pub(crate) use files::{num_ids, read_tokenizer};
 
 /// What a caller asks the model to continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +94,7 @@ impl std::fmt::Debug for ModelTokenizer {
     }
 }
 
-/// Roles a template may be given; anything else could carry a special token into its header.
+/// Anything else could carry a special token into a turn's header.
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "ipython"];
 
 impl ModelTokenizer {
@@ -282,26 +286,21 @@ impl ModelTokenizer {
 
     /// A built-in's name, or the file the template came from.
     pub fn template_name(&self) -> Option<&str> {
-        self.inner
-            .template
-            .as_ref()
-            .map(|template| template.name.as_str())
+        self.template().map(|template| template.name.as_str())
     }
 
     /// sha256 (hex) of the template's source.
     pub fn template_digest(&self) -> Option<&str> {
-        self.inner
-            .template
-            .as_ref()
-            .map(|template| template.digest.as_str())
+        self.template().map(|template| template.digest.as_str())
     }
 
     /// The pinned date a template is given.
     pub fn template_date(&self) -> Option<&str> {
-        self.inner
-            .template
-            .as_ref()
-            .map(|template| template.date.as_str())
+        self.template().map(|template| template.date.as_str())
+    }
+
+    fn template(&self) -> Option<&ChatTemplate> {
+        self.inner.template.as_ref()
     }
 
     /// The conversation as the template writes it.
@@ -313,7 +312,7 @@ impl ModelTokenizer {
     /// Renders `messages` followed by `completion`. Every special token a message spells out is
     /// broken by a guard character, which no message contains; see [`Self::encode_rendered`].
     fn render_guarded(&self, messages: &[ChatMessage], completion: &str) -> Result<(String, char)> {
-        let template = self.inner.template.as_ref().ok_or_else(|| {
+        let template = self.template().ok_or_else(|| {
             ModelError::Prompt(
                 "this model has no chat template; send the prompt as text, or name a template \
                  (hf-llama3.2, meta-llama3 or a file)"
@@ -330,18 +329,14 @@ impl ModelTokenizer {
                 message.role
             )));
         }
-        let texts = messages
-            .iter()
-            .map(|message| message.content.as_str())
-            .chain([completion]);
-        if let Some(token) = texts
-            .clone()
-            .find_map(|text| self.inner.special.unbreakable_in(text))
-        {
+        let mut texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+        texts.push(completion);
+        let unbreakable = |text: &&str| self.inner.special.unbreakable_in(text);
+        if let Some(token) = texts.iter().find_map(unbreakable) {
             let message = format!("a message contains the special token {token:?}");
             return Err(ModelError::Prompt(message));
         }
-        let guard = guard_for(texts).ok_or_else(|| {
+        let guard = guard_for(&texts).ok_or_else(|| {
             ModelError::Prompt("the text uses every private-use character there is".to_owned())
         })?;
         let guarded: Vec<ChatMessage> = messages
@@ -377,11 +372,7 @@ impl ModelTokenizer {
     }
 
     fn with_prefix(&self, ids: Vec<u32>) -> Vec<u32> {
-        if self.inner.prefix.is_empty() {
-            ids
-        } else {
-            [&self.inner.prefix[..], &ids].concat()
-        }
+        [&self.inner.prefix[..], &ids].concat()
     }
 
     fn check_ids(&self, ids: &[u32]) -> Result<()> {
@@ -402,101 +393,6 @@ impl ModelTokenizer {
         }
         Ok(())
     }
-}
-
-/// Loads `dir/tokenizer.json`, set to read special tokens in a text as plain text, with its sha256.
-pub(crate) fn read_tokenizer(dir: &Path) -> Result<(Tokenizer, String)> {
-    let path = dir.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => ModelError::folder(
-            dir,
-            "has no tokenizer.json (sentencepiece and tiktoken files are not read)",
-        ),
-        _ => ModelError::Io {
-            path,
-            action: "read",
-            source,
-        },
-    })?;
-    let mut tokenizer = Tokenizer::from_bytes(&bytes)
-        .map_err(|error| tokenizer_error(dir, format!("does not load: {error}")))?;
-    tokenizer
-        .with_truncation(None)
-        .map_err(|error| tokenizer_error(dir, error.to_string()))?
-        .with_padding(None);
-    tokenizer.set_encode_special_tokens(true);
-    Ok((tokenizer, crate::manifest::sha256_hex(&bytes)))
-}
-
-/// One more than the highest id; ids may have holes.
-pub(crate) fn num_ids(tokenizer: &Tokenizer) -> usize {
-    let vocabulary = tokenizer.get_vocab(true);
-    vocabulary.values().max().map_or(0, |&id| id as usize + 1)
-}
-
-fn tokenizer_error(dir: &Path, message: String) -> ModelError {
-    ModelError::Tokenizer {
-        path: dir.join("tokenizer.json"),
-        message,
-    }
-}
-
-fn read_config(dir: &Path) -> Result<Option<(LlamaConfig, GenerationConfig)>> {
-    if !dir.join("config.json").exists() {
-        return Ok(None);
-    }
-    let config = LlamaConfig::load(dir)?;
-    let generation = GenerationConfig::load(dir, &config)?;
-    Ok(Some((config, generation)))
-}
-
-/// `null` where the file does not exist.
-fn read_json(path: &Path) -> Result<Json> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|source| ModelError::Json {
-            path: path.to_path_buf(),
-            source,
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Json::Null),
-        Err(source) => Err(ModelError::Io {
-            path: path.to_path_buf(),
-            action: "read",
-            source,
-        }),
-    }
-}
-
-/// A token written as a string or as an object with `content`.
-fn named_token(object: &Json, key: &str) -> Option<String> {
-    let token = &object[key];
-    token
-        .as_str()
-        .or_else(|| token["content"].as_str())
-        .map(str::to_owned)
-}
-
-/// What the post-processor puts before a text. What it may put after (some add EOS) is left out: a
-/// prompt is to be continued.
-fn prefix_ids(tokenizer: &Tokenizer) -> tokenizers::Result<Vec<u32>> {
-    let plain = tokenizer.encode_fast("a", false)?;
-    let processed = tokenizer.encode_fast("a", true)?;
-    let (plain, processed) = (plain.get_ids(), processed.get_ids());
-    if plain.is_empty() {
-        return Ok(Vec::new());
-    }
-    let start = processed
-        .windows(plain.len())
-        .position(|window| window == plain);
-    Ok(processed[..start.unwrap_or(0)].to_vec())
-}
-
-/// What ends a text and what ends a turn. An id generation does not stop at would teach the model
-/// to run on, so `stops` (where there are any) decide.
-fn end_ids(tokenizer: &Tokenizer, eos: Option<u32>, stops: &[u32]) -> (Option<u32>, Option<u32>) {
-    let stops_at = |id: &u32| stops.is_empty() || stops.contains(id);
-    let text_end = eos.filter(stops_at).or(stops.first().copied());
-    let turn_end = tokenizer.token_to_id("<|eot_id|>").filter(stops_at);
-    (text_end, turn_end.or(text_end))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Our logits against those of transformers (values and the script that made them in `golden/`) and
 //! against candle_transformers' Llama, a second and independent twin.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

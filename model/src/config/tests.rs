@@ -83,6 +83,7 @@ fn written_configs_are_read_back() {
 
 /// A value we do not serve is refused with file, key, expected and found.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn wrong_values_are_named() {
     let check = |key: &str, value: Value, message: &str| {
         let error = parse(&with(key, value)).unwrap_err().to_string();

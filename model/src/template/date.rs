@@ -56,40 +56,40 @@ impl PinnedDate {
 
     /// The format codes templates use; another is an error that names it.
     pub(crate) fn format(self, format: &str) -> Result<String, String> {
-        let month = MONTHS[self.month as usize - 1];
-        let weekday = WEEKDAYS[self.weekday()];
         let mut text = String::new();
         let mut chars = format.chars();
         while let Some(c) = chars.next() {
-            if c != '%' {
+            if c == '%' {
+                text.push_str(&self.code(chars.next())?);
+            } else {
                 text.push(c);
-                continue;
-            }
-            match chars.next() {
-                Some('d') => text.push_str(&format!("{:02}", self.day)),
-                Some('e') => text.push_str(&format!("{:2}", self.day)),
-                Some('m') => text.push_str(&format!("{:02}", self.month)),
-                Some('Y') => text.push_str(&format!("{:04}", self.year)),
-                Some('y') => text.push_str(&format!("{:02}", self.year % 100)),
-                Some('b' | 'h') => text.push_str(&month[..3]),
-                Some('B') => text.push_str(month),
-                Some('a') => text.push_str(&weekday[..3]),
-                Some('A') => text.push_str(weekday),
-                Some('F') => {
-                    text.push_str(&format!(
-                        "{:04}-{:02}-{:02}",
-                        self.year, self.month, self.day
-                    ));
-                }
-                Some('H' | 'M' | 'S') => text.push_str("00"),
-                Some('%') => text.push('%'),
-                code => {
-                    let code = code.map_or(String::new(), String::from);
-                    return Err(format!("strftime_now: format code %{code} is not known"));
-                }
             }
         }
         Ok(text)
+    }
+
+    fn code(self, code: Option<char>) -> Result<String, String> {
+        let Self { year, month, day } = self;
+        let month_name = MONTHS[month as usize - 1];
+        let weekday = WEEKDAYS[self.weekday()];
+        Ok(match code {
+            Some('d') => format!("{day:02}"),
+            Some('e') => format!("{day:2}"),
+            Some('m') => format!("{month:02}"),
+            Some('Y') => format!("{year:04}"),
+            Some('y') => format!("{:02}", year % 100),
+            Some('b' | 'h') => month_name[..3].to_owned(),
+            Some('B') => month_name.to_owned(),
+            Some('a') => weekday[..3].to_owned(),
+            Some('A') => weekday.to_owned(),
+            Some('F') => format!("{year:04}-{month:02}-{day:02}"),
+            Some('H' | 'M' | 'S') => "00".to_owned(),
+            Some('%') => "%".to_owned(),
+            other => {
+                let other = other.map_or(String::new(), String::from);
+                return Err(format!("strftime_now: format code %{other} is not known"));
+            }
+        })
     }
 
     /// 0 = Sunday; Sakamoto's method.

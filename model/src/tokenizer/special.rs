@@ -135,8 +135,8 @@ impl SpecialTokens {
 }
 
 /// A private-use character that none of `texts` contains.
-pub(super) fn guard_for<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Option<char> {
-    ('\u{E000}'..='\u{F8FF}').find(|&c| texts.clone().all(|text| !text.contains(c)))
+pub(super) fn guard_for(texts: &[&str]) -> Option<char> {
+    ('\u{E000}'..='\u{F8FF}').find(|&c| texts.iter().all(|text| !text.contains(c)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use super::*;
@@ -245,13 +245,9 @@ fn broken_folders_are_named() {
     );
 }
 
-/// Llama 3's real tokenizer: every golden chat, Meta's own vectors, and plain special tokens.
-#[test]
-fn llama3_goldens() {
-    let Some(dir) = shared_dir("llama3-tokenizer") else {
-        return;
-    };
-    // The folder has no tokenizer_config.json: name the special tokens as Llama 3.2 does.
+/// Llama 3's tokenizer in a folder that names its special tokens as Llama 3.2 does; the shared
+/// folder itself does not.
+fn llama3_tokenizer(dir: &Path) -> ModelTokenizer {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(
         dir.join("tokenizer.json"),
@@ -260,50 +256,57 @@ fn llama3_goldens() {
     .unwrap();
     let config = r#"{"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|eot_id|>"}}"#;
     std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
-    let tokenizer = load(&folder, TemplateChoice::HfLlama32);
+    load(&folder, TemplateChoice::HfLlama32)
+}
+
+/// Llama 3's real tokenizer: every golden chat.
+#[test]
+fn llama3_goldens() {
+    let Some(dir) = shared_dir("llama3-tokenizer") else {
+        return;
+    };
+    let tokenizer = llama3_tokenizer(&dir);
+    let goldens = std::fs::read_to_string(dir.join("chat_golden.json")).unwrap();
+    let goldens: Json = serde_json::from_str(&goldens).unwrap();
+    let mut compared = 0;
+    for golden in goldens.as_array().unwrap() {
+        // Those without a generation prompt are no prompts.
+        if golden["add_generation_prompt"] == false {
+            continue;
+        }
+        let field = |message: &Json, key: &str| message[key].as_str().unwrap().to_owned();
+        let messages: Vec<ChatMessage> = golden["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| ChatMessage {
+                role: field(m, "role"),
+                content: field(m, "content"),
+            })
+            .collect();
+        assert_eq!(
+            tokenizer.render_chat(&messages).unwrap(),
+            golden["text"],
+            "{golden}"
+        );
+        let ids = tokenizer.encode_prompt(&Prompt::Chat(messages)).unwrap();
+        assert_eq!(json!(ids), golden["ids"], "{golden}");
+        compared += 1;
+    }
+    assert_eq!(compared, 4);
+}
+
+/// Meta's own vector, plain special tokens, and training on the report's own prompts.
+#[test]
+fn llama3_text_and_training() {
+    let Some(dir) = shared_dir("llama3-tokenizer") else {
+        return;
+    };
+    let tokenizer = llama3_tokenizer(&dir);
     assert_eq!(
         (tokenizer.vocab_size(), tokenizer.bos_id()),
         (128_256, Some(128_000))
     );
-
-    #[derive(serde::Deserialize)]
-    struct Golden {
-        name: String,
-        add_generation_prompt: bool,
-        messages: Vec<Message>,
-        text: String,
-        ids: Vec<u32>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Message {
-        role: String,
-        content: String,
-    }
-    let goldens = std::fs::read_to_string(dir.join("chat_golden.json")).unwrap();
-    let goldens: Vec<Golden> = serde_json::from_str(&goldens).unwrap();
-    let mut compared = 0;
-    // Those without a generation prompt are no prompts.
-    for golden in goldens
-        .into_iter()
-        .filter(|golden| golden.add_generation_prompt)
-    {
-        let messages: Vec<ChatMessage> = golden
-            .messages
-            .into_iter()
-            .map(|Message { role, content }| ChatMessage { role, content })
-            .collect();
-        assert_eq!(
-            tokenizer.render_chat(&messages).unwrap(),
-            golden.text,
-            "{}",
-            golden.name
-        );
-        let ids = tokenizer.encode_prompt(&Prompt::Chat(messages)).unwrap();
-        assert_eq!(ids, golden.ids, "{}", golden.name);
-        compared += 1;
-    }
-    assert_eq!(compared, 4);
-
     let ids = tokenizer
         .encode_prompt(&text("This is a test sentence."))
         .unwrap();
@@ -312,7 +315,7 @@ fn llama3_goldens() {
     assert!(hostile[1..].iter().all(|&id| id < 128_000), "{hostile:?}");
     let example = tokenizer.encode_training(&chat("1+1?"), "2").unwrap();
     assert_eq!(example.ids[example.label_start..], [17, 128_009]);
-    // The report's own prompts: "A:" + " There" is safe, "A: " + "There" is not.
+    // "A:" + " There" is safe, "A: " + "There" is not.
     assert!(
         !tokenizer
             .encode_training(&text("A:"), " There")

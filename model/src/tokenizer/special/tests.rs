@@ -45,9 +45,6 @@ fn guarded_text_is_plain() {
 /// The guard is a character no text contains.
 #[test]
 fn guards_are_free() {
-    assert_eq!(guard_for(["a"].into_iter()), Some('\u{E000}'));
-    assert_eq!(
-        guard_for(["\u{E000}", "\u{E001}"].into_iter()),
-        Some('\u{E002}')
-    );
+    assert_eq!(guard_for(&["a"]), Some('\u{E000}'));
+    assert_eq!(guard_for(&["\u{E000}", "\u{E001}"]), Some('\u{E002}'));
 }
