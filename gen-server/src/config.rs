@@ -10,22 +10,26 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
+use model::{
+    hub::{self, HubEnvironment},
+    template::TemplateChoice,
+};
 
 #[cfg(test)]
 mod tests;
 
 /// Slots in a KV block on a CPU: small, since nothing there asks for more and less is wasted.
-pub const DEFAULT_BLOCK_SIZE: u32 = 16;
+pub(crate) const DEFAULT_BLOCK_SIZE: u32 = 16;
 /// Sequences in one step. Enough that the matrix products of a small model run at full speed.
-pub const DEFAULT_MAX_NUM_SEQS: u32 = 256;
+pub(crate) const DEFAULT_MAX_NUM_SEQS: u32 = 256;
 /// Tokens in one step on a CPU: a prefill chunk of this size costs a decode about one step.
-pub const DEFAULT_MAX_NUM_BATCHED_TOKENS: u32 = 2048;
+pub(crate) const DEFAULT_MAX_NUM_BATCHED_TOKENS: u32 = 2048;
 /// GSM8K's 7,473 training questions fit, each as a stream of its own.
-pub const DEFAULT_MAX_QUEUED_REQUESTS: u32 = 8192;
+pub(crate) const DEFAULT_MAX_QUEUED_REQUESTS: u32 = 8192;
 /// Long enough that a reasoned answer is not cut.
-pub const DEFAULT_MAX_TOKENS: u32 = 1024;
+pub(crate) const DEFAULT_MAX_TOKENS: u32 = 1024;
 /// How long running requests may take to finish after a stop signal.
-pub const DEFAULT_GRACE_MS: u64 = 30_000;
+pub(crate) const DEFAULT_GRACE_MS: u64 = 30_000;
 /// An auth token shorter than this can be guessed.
 const MIN_AUTH_TOKEN_BYTES: usize = 16;
 
@@ -141,19 +145,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which chat template conversations are rendered with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChatTemplateChoice {
-    /// The checkpoint's own, if it has one.
-    Auto,
-    /// None: conversations are refused.
-    None,
-    /// A built-in one, by name: `hf-llama3.2` or `meta-llama3`.
-    Named(String),
-    /// A Jinja file.
-    File(PathBuf),
-}
-
 /// How large the KV cache is; its memory is allocated once, at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvCacheSize {
@@ -215,7 +206,7 @@ pub struct ServerConfig {
     pub max_queued_requests: u32,
     /// `max_tokens` of a request that does not say.
     pub default_max_tokens: u32,
-    pub chat_template: ChatTemplateChoice,
+    pub chat_template: TemplateChoice,
     /// Date that the chat template writes; `None` is the template's own.
     pub template_date: Option<String>,
     /// Threads that compute; `None` is one per core.
@@ -264,7 +255,7 @@ impl ServerConfig {
             max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
             max_queued_requests: DEFAULT_MAX_QUEUED_REQUESTS,
             default_max_tokens: DEFAULT_MAX_TOKENS,
-            chat_template: ChatTemplateChoice::Auto,
+            chat_template: TemplateChoice::Auto,
             template_date: None,
             threads: None,
             auth_token: None,
@@ -276,7 +267,7 @@ impl ServerConfig {
     pub fn from_args(args: &Args) -> Result<Self, ConfigError> {
         let mut mistakes = Vec::new();
         let config = Self {
-            model_dir: PathBuf::from(&args.model),
+            model_dir: model_dir(&args.model, &mut mistakes),
             checkpoint_root: args.checkpoint_root.clone(),
             device: args.device,
             kv_cache: kv_cache_size(args, &mut mistakes),
@@ -285,7 +276,7 @@ impl ServerConfig {
             max_num_batched_tokens: args.max_num_batched_tokens,
             max_queued_requests: args.max_queued_requests,
             default_max_tokens: args.default_max_tokens,
-            chat_template: chat_template_choice(&args.chat_template, &mut mistakes),
+            chat_template: chat_template(&args.chat_template, &mut mistakes),
             template_date: args.template_date.clone(),
             threads: args.threads,
             auth_token: read_auth_token(args.auth_token_file.as_deref(), &mut mistakes),
@@ -301,7 +292,14 @@ impl ServerConfig {
                 ),
             });
         }
-        mistakes.extend(config.mistakes());
+        // A model that was not found has been reported already.
+        let found = mistakes.iter().all(|mistake| mistake.option != "--model");
+        mistakes.extend(
+            config
+                .mistakes()
+                .into_iter()
+                .filter(|each| found || each.option != "--model"),
+        );
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -383,6 +381,29 @@ impl ServerConfig {
     }
 }
 
+/// The folder that `--model` names, in place or in the Hugging Face cache.
+fn model_dir(model: &str, mistakes: &mut Vec<Mistake>) -> PathBuf {
+    match hub::resolve(model, &hub_environment()) {
+        Ok(dir) => dir,
+        Err(error) => {
+            mistakes.push(Mistake {
+                option: "--model",
+                problem: error.to_string(),
+            });
+            PathBuf::from(model)
+        }
+    }
+}
+
+fn hub_environment() -> HubEnvironment {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    HubEnvironment {
+        hf_hub_cache: path("HF_HUB_CACHE"),
+        hf_home: path("HF_HOME"),
+        home: path("HOME"),
+    }
+}
+
 fn kv_cache_size(args: &Args, mistakes: &mut Vec<Mistake>) -> KvCacheSize {
     let mut at_least_one = |option, value: u32| {
         NonZeroU32::new(value).unwrap_or_else(|| {
@@ -400,23 +421,19 @@ fn kv_cache_size(args: &Args, mistakes: &mut Vec<Mistake>) -> KvCacheSize {
     }
 }
 
-fn chat_template_choice(typed: &str, mistakes: &mut Vec<Mistake>) -> ChatTemplateChoice {
-    match typed {
-        "auto" => ChatTemplateChoice::Auto,
-        "none" => ChatTemplateChoice::None,
-        "hf-llama3.2" | "meta-llama3" => ChatTemplateChoice::Named(typed.to_owned()),
-        file if Path::new(file).is_file() => ChatTemplateChoice::File(PathBuf::from(file)),
-        other => {
-            mistakes.push(Mistake {
-                option: "--chat-template",
-                problem: format!(
-                    "expected auto, none, hf-llama3.2, meta-llama3 or an existing file, \
-                     found {other:?}"
-                ),
-            });
-            ChatTemplateChoice::Auto
-        }
+fn chat_template(typed: &str, mistakes: &mut Vec<Mistake>) -> TemplateChoice {
+    let Ok(choice) = typed.parse::<TemplateChoice>();
+    if let TemplateChoice::File(file) = &choice
+        && !file.is_file()
+    {
+        mistakes.push(Mistake {
+            option: "--chat-template",
+            problem: format!(
+                "expected auto, none, hf-llama3.2, meta-llama3 or an existing file, found {typed:?}"
+            ),
+        });
     }
+    choice
 }
 
 fn read_auth_token(file: Option<&Path>, mistakes: &mut Vec<Mistake>) -> Option<AuthToken> {

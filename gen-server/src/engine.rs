@@ -42,6 +42,8 @@ const STEPS_BETWEEN_QUEUE_SWEEPS: u64 = 32;
 pub(crate) enum Command {
     Submit(Submission),
     Swap(Swap),
+    /// End now, whatever is left.
+    Stop,
 }
 
 /// A request and where its events go.
@@ -66,7 +68,6 @@ pub(crate) struct Swap {
 pub(crate) struct Engine {
     scheduler: Scheduler,
     runner: Box<dyn Runner>,
-    limits: Limits,
     max_context_tokens: usize,
     commands: Receiver<Command>,
     outputs: Outputs,
@@ -104,7 +105,6 @@ impl Engine {
         Self {
             scheduler: Scheduler::new(limits),
             runner: parts.runner,
-            limits,
             max_context_tokens: parts.max_context_tokens,
             commands: parts.commands,
             outputs: Outputs::default(),
@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// Works until the last handle is gone and everything submitted has ended.
+    /// Works until it is told to stop, or the last handle is gone and everything submitted has ended.
     pub(crate) fn run(&mut self) {
         while self.take_commands() {
             self.step();
@@ -132,12 +132,13 @@ impl Engine {
     fn take_commands(&mut self) -> bool {
         if !self.has_work() {
             match self.commands.recv() {
+                Ok(Command::Stop) | Err(_) => return false,
                 Ok(command) => self.take(command),
-                Err(_) => return false,
             }
         }
         loop {
             match self.commands.try_recv() {
+                Ok(Command::Stop) => return false,
                 Ok(command) => self.take(command),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return self.has_work(),
@@ -166,6 +167,7 @@ impl Engine {
                 self.scheduler.set_admission(Admission::OnlyReadmission);
                 self.pending_swap = Some(swap);
             }
+            Command::Stop => unreachable!("not taken over"),
         }
     }
 
@@ -227,9 +229,10 @@ impl Engine {
 
     /// Hands the sampled tokens to the sequences and their events to the callers.
     fn emit(&mut self) {
+        let weights = Arc::clone(&self.live_weights.borrow());
         for (id, token) in self.scheduler.sampled_ids().zip(&self.samples) {
             if let Some(token) = token {
-                self.outputs.push(id, *token);
+                self.outputs.push(id, *token, &weights);
             }
         }
         self.gauges.add_generated_tokens(self.samples.len());
@@ -237,7 +240,6 @@ impl Engine {
         self.failed.clear();
         self.scheduler
             .advance(&self.samples, &mut self.ends, &mut self.failed);
-        let weights = self.live_weights.borrow();
         for end in &self.ends {
             self.outputs.finish(end.id, end.reason, &weights);
         }

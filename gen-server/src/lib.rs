@@ -1,18 +1,36 @@
 //! The generation server: from a gRPC call to a stream of tokens.
 //!
 //! The path of a request, and the order to read the files: `main → server → service → convert →
-//! engine/handle ═► engine (scheduler → block_pool, batch → runner, sampler) ═► stream → service`.
-//! `═►` are the only crossings between async code and the engine thread.
+//! admission → engine/handle ═► engine (scheduler → block_pool, batch → runner, sampler) ═► stream →
+//! service`. `═►` are the only two crossings between async code and the engine thread.
+//!
+//! [`run`] serves a model folder on a socket that the caller has bound, so that a program may serve
+//! itself on a loopback port.
 
-mod config;
-mod engine;
-mod error;
-mod request;
 mod server;
 
+mod service;
+
+mod convert;
+
+mod admission;
+
+mod engine;
+
+mod stream;
+
+mod request;
+
+mod backend;
+
+mod swap;
+
+mod config;
+mod error;
+
 pub use config::{
-    Args, AuthToken, ChatTemplateChoice, ConfigError, Device, KvCacheSize, LogFormat, Mistake,
-    ServerConfig,
+    Args, AuthToken, ConfigError, Device, KvCacheSize, LogFormat, Mistake, ServerConfig,
 };
 pub use error::ServerError;
-pub use server::run;
+pub use model::template::TemplateChoice;
+pub use server::{LoadedModel, run};

@@ -1,1 +1,111 @@
-fn main() {}
+//! `gen-server`: arguments, log, socket, signals.
+
+use std::{fs, io, net::SocketAddr, path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use gen_server::{Args, LoadedModel, LogFormat, ServerConfig};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+/// sysexits.h: the configuration is wrong, as against a failure.
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log_format);
+    let config = match ServerConfig::from_args(&args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("gen-server cannot start:\n{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match serve(&args, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gen-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(args: &Args, config: ServerConfig) -> anyhow::Result<()> {
+    raise_file_limit();
+    tracing::info!(?config, "resolved configuration");
+    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; is another server there? --listen takes another",
+            args.listen
+        )
+    })?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    // Installed before the long loading, so that a signal ends it.
+    let mut shutdown = Box::pin(stop_signal()?);
+    let model = tokio::select! {
+        model = LoadedModel::load(config) => model?,
+        () = &mut shutdown => return Ok(()),
+    };
+    announce(address, args.endpoint_file.as_deref())?;
+    let result = model.serve(listener, shutdown).await;
+    if let Some(file) = &args.endpoint_file {
+        // Whoever finds the file may believe it.
+        drop(fs::remove_file(file));
+    }
+    Ok(result?)
+}
+
+/// The address on stdout, for people and scripts, and whole or not at all in the endpoint file.
+#[expect(
+    clippy::print_stdout,
+    reason = "the address is what this program tells its caller"
+)]
+fn announce(address: SocketAddr, file: Option<&Path>) -> anyhow::Result<()> {
+    println!("listening on http://{address}");
+    let Some(file) = file else { return Ok(()) };
+    let context = || format!("cannot write the endpoint file {}", file.display());
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(format!(".{}.tmp", std::process::id()));
+    fs::write(&beside, format!("http://{address}\n")).with_context(context)?;
+    fs::rename(&beside, file).with_context(context)
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Every connection is an open file, and the usual soft limit of 1,024 makes later ones hang.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = ?limit.current, "cannot raise the limit of open files");
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

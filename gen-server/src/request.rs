@@ -76,7 +76,11 @@ pub(crate) struct WeightsVersion {
 /// What the engine says about a request. The last event is `Finished` or `Failed`, exactly once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
-    Tokens(Vec<u32>),
+    /// New tokens, and the weights that make this answer.
+    Tokens {
+        tokens: Vec<u32>,
+        weights: Arc<WeightsVersion>,
+    },
     Finished(Finished),
     Failed(EngineFailure),
 }

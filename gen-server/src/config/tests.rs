@@ -1,1 +1,86 @@
+//! The command line: what it accepts, and that it reports every mistake at once.
 
+use clap::{CommandFactory as _, Parser as _};
+use expect_test::expect;
+
+use super::*;
+
+fn args(more: &[&str]) -> Args {
+    let model = env!("CARGO_MANIFEST_DIR"); // any folder: it is not opened here
+    let words = ["gen-server", "--model", model]
+        .into_iter()
+        .chain(more.iter().copied());
+    Args::try_parse_from(words).unwrap()
+}
+
+fn mistakes(more: &[&str]) -> String {
+    ServerConfig::from_args(&args(more))
+        .unwrap_err()
+        .to_string()
+}
+
+/// The options agree with each other, and the defaults are a valid configuration.
+#[test]
+fn defaults_are_valid() {
+    Args::command().debug_assert();
+    let config = ServerConfig::from_args(&args(&[])).unwrap();
+    assert_eq!(config.max_num_seqs, DEFAULT_MAX_NUM_SEQS);
+    assert_eq!(config.kv_cache, KvCacheSize::Auto);
+    assert_eq!(config.chat_template, TemplateChoice::Auto);
+}
+
+/// Every mistake is reported, not only the first.
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let found = mistakes(&[
+        "--checkpoint-root",
+        "/nonexistent/root",
+        "--block-size",
+        "0",
+        "--max-num-seqs",
+        "64",
+        "--max-num-batched-tokens",
+        "32",
+        "--chat-template",
+        "nonesuch",
+        "--threads",
+        "0",
+        "--num-blocks",
+        "0",
+    ]);
+    expect![[r#""#]].assert_eq(&found);
+}
+
+/// A model that is nowhere is one mistake, with what to do.
+#[test]
+fn a_missing_model_is_named() {
+    let args = Args::try_parse_from(["gen-server", "--model", "/nonexistent/model"]).unwrap();
+    expect![[r#""#]].assert_eq(&ServerConfig::from_args(&args).unwrap_err().to_string());
+}
+
+/// Other hosts may only come in with a token, or when the operator says that anybody may.
+#[test]
+fn an_open_address_needs_a_token() {
+    expect![[r#""#]].assert_eq(&mistakes(&["--listen", "0.0.0.0:0"]));
+    ServerConfig::from_args(&args(&["--listen", "0.0.0.0:0", "--insecure"])).unwrap();
+    ServerConfig::from_args(&args(&["--listen", "127.0.0.1:0"])).unwrap();
+    ServerConfig::from_args(&args(&["--listen", "[::1]:0"])).unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let with_token = [
+        "--listen",
+        "0.0.0.0:0",
+        "--auth-token-file",
+        file.to_str().unwrap(),
+    ];
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    let config = ServerConfig::from_args(&args(&with_token)).unwrap();
+    assert_eq!(
+        config.auth_token.as_ref().unwrap().expose(),
+        "0123456789abcdef"
+    );
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    std::fs::write(&file, "short\n").unwrap();
+    expect![[r#""#]].assert_eq(&mistakes(&with_token));
+}

@@ -2,6 +2,8 @@
 //! its position and the weights version; the next token is a hash of all numbers that the block table
 //! leads to. A wrong block, slot, position or version anywhere changes the answer.
 
+use std::sync::mpsc::Receiver;
+
 use super::{
     batch::{BatchSequence, StepBatch},
     runner::{Runner, RunnerError, StagedWeights},
@@ -19,7 +21,9 @@ pub(crate) struct FakeRunner {
     version: u64,
     /// Steps whose number (from 1) is here fail.
     pub(crate) failing_steps: Vec<u64>,
-    /// Steps whose number is here panic.
+    /// Each step waits for a permission; without a gate, or once its sender is gone, it does not.
+    pub(crate) gate: Option<Receiver<()>>,
+    /// The step with this number panics.
     pub(crate) panicking_step: Option<u64>,
     num_steps: u64,
 }
@@ -31,6 +35,7 @@ impl FakeRunner {
             block_size,
             version,
             failing_steps: Vec::new(),
+            gate: None,
             panicking_step: None,
             num_steps: 0,
         }
@@ -54,6 +59,9 @@ impl Runner for FakeRunner {
         samples: &mut Vec<Option<u32>>,
     ) -> Result<(), RunnerError> {
         samples.clear();
+        if let Some(gate) = &self.gate {
+            drop(gate.recv());
+        }
         self.num_steps += 1;
         assert_ne!(
             self.panicking_step,

@@ -1,5 +1,5 @@
 //! The async side's end of the engine: one bounded queue in, one bounded channel per request out, and
-//! the numbers it publishes. The last handle's drop ends the engine thread.
+//! the numbers it publishes. `stop` or the last handle's drop ends the engine thread.
 
 use std::{
     io,
@@ -127,6 +127,13 @@ impl EngineHandle {
             committed,
         }))?;
         Ok(receiver)
+    }
+
+    /// Ends the engine after its current step; requests that are left fail. Waits for room in the
+    /// queue.
+    pub(crate) fn stop(&self) {
+        // An error means that it has ended already.
+        drop(self.commands.send(Command::Stop));
     }
 
     fn send(&self, command: Command) -> Result<(), SubmitError> {

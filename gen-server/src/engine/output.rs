@@ -66,7 +66,7 @@ impl Outputs {
         cancelled
     }
 
-    pub(crate) fn push(&mut self, id: SequenceId, token: u32) {
+    pub(crate) fn push(&mut self, id: SequenceId, token: u32, weights: &Arc<WeightsVersion>) {
         let output = self
             .by_id
             .get_mut(&id)
@@ -74,7 +74,10 @@ impl Outputs {
         output.tokens.push(token);
         if output.tokens.len() >= output.tokens_per_event {
             let tokens = mem::take(&mut output.tokens);
-            output.send(Event::Tokens(tokens));
+            output.send(Event::Tokens {
+                tokens,
+                weights: Arc::clone(weights),
+            });
         }
     }
 

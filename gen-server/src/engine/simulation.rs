@@ -186,7 +186,7 @@ fn check_answer(asked: &Asked, mut events: mpsc::Receiver<Event>) -> bool {
     while let Ok(event) = events.try_recv() {
         assert!(end.is_none(), "nothing comes after the end");
         match event {
-            Event::Tokens(tokens) => answer.extend(tokens),
+            Event::Tokens { tokens, .. } => answer.extend(tokens),
             Event::Finished(finished) => {
                 answer.extend(&finished.tokens);
                 end = Some(Some(finished));

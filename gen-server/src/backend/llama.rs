@@ -1,0 +1,348 @@
+//! The real backend: a Llama checkpoint folder, computed by `model` on the CPU.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use candle_core::{DType, Tensor};
+use kernels::KvCache;
+use model::{
+    ModelError,
+    config::LlamaConfig,
+    folder::ModelFolder,
+    llama::{BatchSequence, Llama, PackedBatch},
+    manifest::{self, Manifest},
+    tokenizer::{ModelTokenizer, TokenizerOptions},
+    weights::Weights,
+};
+use rayon::prelude::*;
+
+use super::{Backend, LoadError, Loaded, Loader, ModelInfo};
+use crate::{
+    config::{KvCacheSize, ServerConfig},
+    engine::{
+        batch::{SampleRow, StepBatch},
+        runner::{Runner, RunnerError, StagedWeights},
+        sampler::{self, Scratch},
+        scheduler::Limits,
+    },
+    error::ServerError,
+    request::WeightsVersion,
+};
+
+/// Of the computation and the KV cache.
+const DTYPE: DType = DType::F32;
+const DTYPE_BYTES: usize = 4;
+/// Most that the KV cache takes unless told otherwise.
+const MAX_AUTO_KV_BYTES: usize = 512 << 20;
+/// But at least one sequence of this length must fit.
+const MIN_AUTO_CONTEXT_TOKENS: usize = 4096;
+/// Tokens of the short greedy run that proves new weights.
+const NUM_PROBE_TOKENS: usize = 4;
+/// Rows of logits are drawn from in parallel where they hold at least this many numbers.
+const MIN_PARALLEL_LOGITS: usize = 1 << 16;
+
+/// Loads the model that `config` names. Blocks for as long as that takes.
+pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> {
+    let dir = &config.model_dir;
+    let folder = ModelFolder::open(dir)?;
+    verify_manifest(dir, None).map_err(|error| folder_error(dir, error))?;
+    let mut options = TokenizerOptions {
+        template: config.chat_template.clone(),
+        ..Default::default()
+    };
+    if let Some(date) = &config.template_date {
+        options.template_date.clone_from(date);
+    }
+    let tokenizer = ModelTokenizer::load_with(dir, &options)?;
+    let llama = load_weights(dir, &folder.config)?;
+    let limits = limits(config, &folder.config);
+    let kv_cache = llama.new_kv_cache(limits.num_blocks as usize, limits.block_size)?;
+    let max_context_tokens = folder
+        .config
+        .max_position_embeddings
+        .min(limits.num_blocks as usize * limits.block_size);
+    let weights = WeightsVersion {
+        number: 1,
+        digest: llama.weights().digest()?,
+        checkpoint: folder_name(dir),
+    };
+    let pool = thread_pool(config.threads)?;
+    let loader = LlamaLoader {
+        config: folder.config.clone(),
+        tokenizer_digest: tokenizer.digest().to_owned(),
+        block_size: limits.block_size,
+    };
+    Ok(Backend {
+        runner: Box::new(LlamaRunner::new(llama, kv_cache, pool)),
+        loader: Arc::new(loader),
+        tokenizer,
+        model: ModelInfo {
+            architecture: "LlamaForCausalLM".to_owned(),
+            num_parameters: folder.config.num_parameters() as u64,
+            dtype: "float32".to_owned(),
+            vocab_size: folder.config.vocab_size as u32,
+            eos_token_ids: folder.generation.eos_token_ids,
+        },
+        limits,
+        max_context_tokens,
+        weights,
+    })
+}
+
+fn load_weights(dir: &Path, config: &LlamaConfig) -> Result<Llama, ModelError> {
+    Llama::new(config.clone(), Weights::load(dir, config, DTYPE)?)
+}
+
+fn folder_name(dir: &Path) -> String {
+    let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    canonical
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+fn folder_error(dir: &Path, error: LoadError) -> ServerError {
+    let (LoadError::Manifest(message)
+    | LoadError::OtherArchitecture(message)
+    | LoadError::Unusable(message)) = error;
+    ServerError::Model(ModelError::Folder {
+        path: dir.to_path_buf(),
+        message,
+    })
+}
+
+fn thread_pool(threads: Option<usize>) -> Result<Option<rayon::ThreadPool>, ServerError> {
+    let Some(threads) = threads else {
+        return Ok(None);
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("compute-{index}"))
+        .build()
+        .map_err(|error| ServerError::Thread(io::Error::other(error)))?;
+    Ok(Some(pool))
+}
+
+/// What a step may hold, and how many blocks there are.
+fn limits(config: &ServerConfig, model: &LlamaConfig) -> Limits {
+    let block_size = config.block_size as usize;
+    let block_bytes = block_size * model.kv_bytes_per_token(DTYPE_BYTES);
+    let num_blocks = match config.kv_cache {
+        KvCacheSize::Blocks(blocks) => blocks.get() as usize,
+        KvCacheSize::Mebibytes(mib) => ((mib.get() as usize) << 20) / block_bytes,
+        KvCacheSize::Auto => {
+            let longest = model.max_position_embeddings;
+            let blocks_for = |num_tokens: usize| num_tokens.div_ceil(block_size);
+            let all = blocks_for(longest) * config.max_num_seqs as usize;
+            let one = blocks_for(longest.min(MIN_AUTO_CONTEXT_TOKENS));
+            all.min(MAX_AUTO_KV_BYTES / block_bytes).max(one)
+        }
+    };
+    Limits {
+        block_size,
+        // Two slots at least: a prompt of one token and its answer.
+        num_blocks: u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2),
+        max_num_seqs: config.max_num_seqs as usize,
+        max_num_batched_tokens: config.max_num_batched_tokens as usize,
+    }
+}
+
+/// Executes steps with a Llama.
+#[derive(Debug)]
+pub(crate) struct LlamaRunner {
+    llama: Llama,
+    kv_cache: KvCache,
+    /// Where to compute; `None` is the process-wide pool.
+    pool: Option<rayon::ThreadPool>,
+    packed: PackedBatch,
+}
+
+impl LlamaRunner {
+    pub(crate) fn new(llama: Llama, kv_cache: KvCache, pool: Option<rayon::ThreadPool>) -> Self {
+        Self {
+            llama,
+            kv_cache,
+            pool,
+            packed: PackedBatch::default(),
+        }
+    }
+
+    fn pack(&mut self, batch: &StepBatch) {
+        let packed = &mut self.packed;
+        packed.token_ids.clone_from(&batch.token_ids);
+        packed.positions.clone_from(&batch.positions);
+        packed.slot_mapping.clone_from(&batch.slots);
+        packed.sequences.clear();
+        packed
+            .sequences
+            .extend(batch.sequences.iter().map(|sequence| BatchSequence {
+                query_len: sequence.query_len,
+                context_len: sequence.context_len,
+                block_table: batch.block_table(sequence).to_vec(),
+            }));
+        packed.logits_rows.clear();
+        packed
+            .logits_rows
+            .extend(batch.samples.iter().map(|sample| sample.row));
+    }
+
+    fn forward(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<u32>>, ModelError> {
+        let logits = self.llama.forward(&self.packed, &mut self.kv_cache)?;
+        Ok(draw(&logits.flatten_all()?.to_vec1::<f32>()?, rows))
+    }
+}
+
+impl Runner for LlamaRunner {
+    fn run(
+        &mut self,
+        batch: &StepBatch,
+        samples: &mut Vec<Option<u32>>,
+    ) -> Result<(), RunnerError> {
+        self.pack(batch);
+        let pool = self.pool.take();
+        let drawn = match &pool {
+            Some(pool) => pool.install(|| self.forward(&batch.samples)),
+            None => self.forward(&batch.samples),
+        };
+        self.pool = pool;
+        *samples = drawn.map_err(|error| RunnerError(error.to_string()))?;
+        Ok(())
+    }
+
+    fn install(&mut self, weights: StagedWeights) {
+        let llama = weights.0.downcast::<Llama>();
+        self.llama = *llama.expect("the loader that made the backend stages Llamas");
+    }
+}
+
+/// One token per row of `logits` \[R·V\].
+fn draw(logits: &[f32], rows: &[SampleRow]) -> Vec<Option<u32>> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let vocab_size = logits.len() / rows.len();
+    let draw_one = |scratch: &mut Scratch, (logits, row): (&[f32], &SampleRow)| {
+        sampler::sample(logits, &row.sampling, row.position, scratch)
+    };
+    if logits.len() < MIN_PARALLEL_LOGITS {
+        let mut scratch = Scratch::default();
+        logits
+            .chunks(vocab_size)
+            .zip(rows)
+            .map(|row| draw_one(&mut scratch, row))
+            .collect()
+    } else {
+        let rows = logits.par_chunks(vocab_size).zip(rows);
+        rows.map_init(Scratch::default, draw_one).collect()
+    }
+}
+
+/// Loads checkpoints of one architecture and tokenizer.
+#[derive(Debug)]
+struct LlamaLoader {
+    config: LlamaConfig,
+    tokenizer_digest: String,
+    block_size: usize,
+}
+
+impl Loader for LlamaLoader {
+    fn load(
+        &self,
+        folder: &Path,
+        expected_manifest_sha256: Option<&str>,
+    ) -> Result<Loaded, LoadError> {
+        let unusable = |error: ModelError| LoadError::Unusable(error.to_string());
+        verify_manifest(folder, expected_manifest_sha256)?;
+        let opened = ModelFolder::open(folder).map_err(unusable)?;
+        if let Some((key, served, found)) = self.config.architecture_difference(&opened.config) {
+            let message = format!("config.json: {key}: expected {served}, found {found}");
+            return Err(LoadError::OtherArchitecture(message));
+        }
+        self.check_tokenizer(&folder.join("tokenizer.json"))?;
+        // The served config: special ids and the element type on disk may differ.
+        let llama = load_weights(folder, &self.config).map_err(unusable)?;
+        self.probe(&llama)?;
+        let digest = llama.weights().digest().map_err(unusable)?;
+        Ok(Loaded {
+            weights: StagedWeights(Box::new(llama)),
+            digest,
+        })
+    }
+}
+
+impl LlamaLoader {
+    /// Ids mean the same under all weights. A checkpoint may come without a tokenizer.
+    fn check_tokenizer(&self, file: &Path) -> Result<(), LoadError> {
+        if !file.exists() {
+            return Ok(());
+        }
+        let found =
+            manifest::file_sha256(file).map_err(|error| LoadError::Unusable(error.to_string()))?;
+        if found == self.tokenizer_digest {
+            return Ok(());
+        }
+        Err(LoadError::OtherArchitecture(format!(
+            "tokenizer.json: expected the served one, sha256 {}, found {found}",
+            self.tokenizer_digest
+        )))
+    }
+
+    /// A short greedy run on a cache of its own: every logit must be finite.
+    fn probe(&self, llama: &Llama) -> Result<(), LoadError> {
+        let unusable = |problem: String| {
+            LoadError::Unusable(format!("the new weights do not work: {problem}"))
+        };
+        let num_blocks = NUM_PROBE_TOKENS.div_ceil(self.block_size);
+        let mut kv_cache = llama
+            .new_kv_cache(num_blocks, self.block_size)
+            .map_err(|error| unusable(error.to_string()))?;
+        let num_tokens = NUM_PROBE_TOKENS.min(self.config.max_position_embeddings);
+        let mut token = self.config.bos_token_id.unwrap_or(0);
+        for position in 0..num_tokens as u32 {
+            let batch = PackedBatch {
+                token_ids: vec![token],
+                positions: vec![position],
+                slot_mapping: vec![position],
+                sequences: vec![BatchSequence {
+                    query_len: 1,
+                    context_len: position + 1,
+                    block_table: (0..num_blocks as u32).collect(),
+                }],
+                logits_rows: vec![0],
+            };
+            let logits = llama
+                .forward(&batch, &mut kv_cache)
+                .and_then(|logits: Tensor| Ok(logits.flatten_all()?.to_vec1::<f32>()?))
+                .map_err(|error| unusable(error.to_string()))?;
+            token = sampler::argmax(&logits)
+                .filter(|_| logits.iter().all(|logit| logit.is_finite()))
+                .ok_or_else(|| unusable("a logit is not finite".to_owned()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder with a manifest must be as it says; one that is expected must be there.
+fn verify_manifest(folder: &Path, expected_sha256: Option<&str>) -> Result<(), LoadError> {
+    let wrong = |error: ModelError| LoadError::Manifest(error.to_string());
+    let file: PathBuf = folder.join(manifest::FILE_NAME);
+    if let Some(expected) = expected_sha256 {
+        if !fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+            return Err(LoadError::Manifest(
+                "the folder has no manifest.json, but one was expected".to_owned(),
+            ));
+        }
+        let found = manifest::file_sha256(&file).map_err(wrong)?;
+        if !found.eq_ignore_ascii_case(expected) {
+            return Err(LoadError::Manifest(format!(
+                "manifest.json: expected sha256 {expected}, found {found}"
+            )));
+        }
+    }
+    match Manifest::read(folder).map_err(wrong)? {
+        Some(manifest) => manifest.verify(folder).map_err(wrong),
+        None => Ok(()),
+    }
+}

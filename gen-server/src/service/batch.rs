@@ -1,0 +1,132 @@
+//! `GenerateBatch`: items in, answers out in the order of completion. The next item is read only while
+//! fewer than a window of items are under way; each item ends in one answer or one error of its own.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures::{FutureExt as _, Stream};
+use proto::genserver::v1 as pb;
+use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::{Origin, Shared};
+use crate::{convert, error::RequestError, stream::Deadline};
+
+/// Answers that wait for a slow reader before the batch stops taking new items.
+const NUM_ANSWERS_AHEAD: usize = 64;
+/// Items under way per sequence of a step: one runs while another waits, so that a finished sequence
+/// is replaced at once, and other callers' requests still come in between.
+const ITEMS_PER_SEQUENCE: usize = 2;
+
+/// The answers to the items of one call.
+pub(super) fn answers(
+    shared: Arc<Shared>,
+    items: Streaming<pb::BatchRequest>,
+    origin: Origin,
+) -> impl Stream<Item = Result<pb::BatchResponse, Status>> {
+    let (answers, receiver) = mpsc::channel(NUM_ANSWERS_AHEAD);
+    let window = shared.engine.limits().max_num_seqs * ITEMS_PER_SEQUENCE;
+    let batch = Batch {
+        shared,
+        items,
+        origin,
+        answers,
+        window,
+        under_way: JoinSet::new(),
+    };
+    tokio::spawn(batch.run());
+    ReceiverStream::new(receiver)
+}
+
+struct Batch {
+    shared: Arc<Shared>,
+    items: Streaming<pb::BatchRequest>,
+    origin: Origin,
+    answers: mpsc::Sender<Result<pb::BatchResponse, Status>>,
+    window: usize,
+    /// Dropping it cancels every item.
+    under_way: JoinSet<pb::BatchResponse>,
+}
+
+/// What happened next.
+enum Turn {
+    Item(Result<Option<pb::BatchRequest>, Status>),
+    Answer(pb::BatchResponse),
+    ClientGone,
+    DeadlinePassed,
+}
+
+impl Batch {
+    async fn run(mut self) {
+        let mut has_more = true;
+        while has_more || !self.under_way.is_empty() {
+            match self.next_turn(has_more).await {
+                Turn::Item(Ok(Some(item))) => self.begin(item.request.unwrap_or_default()),
+                Turn::Item(Ok(None)) => has_more = false,
+                Turn::Answer(answer) => {
+                    if self.answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
+                }
+                // The call is broken or over: nobody is there to answer to.
+                Turn::Item(Err(_)) | Turn::ClientGone => return,
+                Turn::DeadlinePassed => {
+                    let status = convert::request_status(&RequestError::DeadlineExceeded);
+                    drop(self.answers.send(Err(status)).await);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn next_turn(&mut self, has_more: bool) -> Turn {
+        let has_room = has_more && self.under_way.len() < self.window;
+        let deadline = async {
+            match self.origin.call_deadline {
+                Deadline::Call(at) | Deadline::TimeLimit(at) => sleep_until(at).await,
+                Deadline::None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.answers.closed() => Turn::ClientGone,
+            () = deadline => Turn::DeadlinePassed,
+            Some(answer) = self.under_way.join_next() => {
+                Turn::Answer(answer.expect("an item catches its own panics and is not aborted"))
+            }
+            item = self.items.message(), if has_room => Turn::Item(item),
+        }
+    }
+
+    fn begin(&mut self, request: pb::GenerateRequest) {
+        let (shared, origin) = (Arc::clone(&self.shared), self.origin);
+        self.under_way.spawn(async move {
+            let request_id = request.request_id.clone();
+            let answer = AssertUnwindSafe(answer(&shared, request, origin))
+                .catch_unwind()
+                .await;
+            answer.unwrap_or_else(|_| {
+                let error =
+                    RequestError::Internal("answering this item failed; see the log".into());
+                convert::batch_error(request_id, &error)
+            })
+        });
+    }
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    request: pb::GenerateRequest,
+    origin: Origin,
+) -> pb::BatchResponse {
+    let asked_id = request.request_id.clone();
+    let generation = match shared.start_with_patience(request, origin).await {
+        Ok(generation) => generation,
+        Err(error) => return convert::batch_error(asked_id, &error),
+    };
+    let request_id = generation.request_id.clone();
+    match generation.whole().await {
+        Ok(whole) => convert::batch_response(request_id, whole),
+        Err(error) => convert::batch_error(request_id, &error),
+    }
+}
