@@ -21,7 +21,7 @@ pub(crate) use backoff::splitmix64;
 use link::{Link, Signal};
 
 use crate::{
-    connection::{Reply, Server, code_name},
+    connection::{Reply, Server, ServerInfo, code_name},
     error::ClientError,
     request::{Answer, Item},
 };
@@ -55,6 +55,13 @@ impl Default for BulkLimits {
             backoff: Backoff::default(),
         }
     }
+}
+
+/// Four steps' worth of sequences: the server always has the next ones at hand, and its queue keeps
+/// room for others.
+pub fn default_in_flight(server: &ServerInfo) -> usize {
+    let wanted = server.max_num_seqs.saturating_mul(4).max(64);
+    wanted.min(server.max_queued_requests.max(1)) as usize
 }
 
 /// How one item ended.

@@ -6,6 +6,7 @@
 //! `bootstrap`, `run` (the experiment), `report`. Only `connection` knows protobuf; only `cli` reads
 //! arguments and the environment.
 
+pub mod clock;
 pub mod error;
 pub mod files;
 pub mod interrupt;
@@ -25,8 +26,14 @@ pub mod bootstrap;
 pub mod eval;
 
 pub mod compare;
+pub mod score;
 
 pub mod report;
+
+#[cfg(feature = "embedded")]
+pub mod run;
+
+pub mod cli;
 
 #[cfg(test)]
 mod fake_server;

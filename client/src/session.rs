@@ -9,6 +9,8 @@ use data::{
     record::{Attempt, Decoding, PromptStamp, Source, TemplateStamp, Verdict, WeightsStamp},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     connection::{ModelInfo, Server, ServerInfo},
     error::ClientError,
@@ -30,7 +32,8 @@ pub struct Context {
 }
 
 /// How the user wants prompts to reach the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FormatChoice {
     /// Chat where the checkpoint has a chat template, else plain.
     Auto,
@@ -54,6 +57,16 @@ pub struct Method {
     pub max_forward: u32,
     pub max_hints: u32,
     pub iteration: u32,
+}
+
+/// A prompt by its name, or from a template file.
+pub fn load_prompt(name_or_file: &str) -> Result<PromptTemplate, ClientError> {
+    let is_name = PromptTemplate::names().any(|name| name == name_or_file);
+    let path = std::path::Path::new(name_or_file);
+    if !is_name && path.is_file() {
+        return Ok(PromptTemplate::from_file(path)?);
+    }
+    Ok(PromptTemplate::by_name(name_or_file)?)
 }
 
 /// The questions of a run.
@@ -273,7 +286,8 @@ impl Session {
     }
 }
 
-fn choose_format(choice: FormatChoice, model: &ModelInfo) -> Result<PromptFormat, ClientError> {
+/// Plain or chat, for the model that is served.
+pub fn choose_format(choice: FormatChoice, model: &ModelInfo) -> Result<PromptFormat, ClientError> {
     match (choice, model.chat_template_name.is_empty()) {
         (FormatChoice::Plain, _) | (FormatChoice::Auto, true) => Ok(PromptFormat::Plain),
         (FormatChoice::Chat | FormatChoice::Auto, false) => Ok(PromptFormat::Chat),

@@ -1,0 +1,79 @@
+//! What `--help` shows below the flags: commands to copy.
+
+pub(crate) const STAR: &str = "\
+Examples:
+  cargo demo                                    the whole loop in minutes, on a CPU
+  star eval --dataset test.jsonl --out runs/zero-shot
+  star bootstrap --dataset train.jsonl --out runs/bootstrap
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped half-way (the same command goes on).";
+
+#[cfg(feature = "embedded")]
+pub(crate) const DEMO: &str = "\
+Examples:
+  star demo                        zero-shot, bootstrap, both fine-tunings, report
+  star demo --out runs/mine        the same; if it is stopped, this command goes on";
+
+#[cfg(feature = "embedded")]
+pub(crate) const RUN: &str = "\
+Examples:
+  Server and trainer on this machine:
+    star run --model models/base --train train.jsonl --test test.jsonl --out runs/first
+
+  A server that runs elsewhere and shares a file system:
+    star run --model models/base --train train.jsonl --test test.jsonl --out runs/first \\
+      --server http://node17:50051 --server-checkpoint-root /scratch/checkpoints
+
+The same command goes on where an earlier one was stopped.";
+
+pub(crate) const EVAL: &str = "\
+Examples:
+  star eval --dataset gsm8k/test.jsonl --out runs/zero-shot
+  star eval --server node17:50051 --dataset gsm8k/test.jsonl --prompt marked --out runs/marked
+  star eval --server endpoint.json --wait 600 --dataset gsm8k/test.jsonl --out runs/zero-shot
+  star eval --preset report --dataset gsm8k/test.jsonl --out runs/as-reported
+
+The same command goes on where an earlier one was stopped, and asks nothing twice.";
+
+pub(crate) const BOOTSTRAP: &str = "\
+Examples:
+  star bootstrap --dataset gsm8k/train.jsonl --out runs/bootstrap
+  star bootstrap --dataset gsm8k/train.jsonl --out runs/b4 --forward-attempts 4 --hint-attempts 2
+  star bootstrap --preset report --dataset gsm8k/train.jsonl --out runs/as-reported
+
+Every attempt is kept in attempts.jsonl; accepted.jsonl is a filter over them. The same command goes
+on where an earlier one was stopped, also after kill -9, and asks nothing twice.";
+
+pub(crate) const COMPARE: &str = "\
+Examples:
+  star compare runs/zero-shot runs/star-epoch-4";
+
+pub(crate) const SCORE: &str = "\
+Examples:
+  star score runs/zero-shot/attempts.jsonl
+  star score outputs.jsonl --text-key output --gold-key answer";
+
+pub(crate) const GENERATE: &str = "\
+Examples:
+  star generate \"Q: What is 17 + 25?\\nA:\"
+  star generate --temperature 0.7 --seed 3 \"Once upon a time\"";
+
+pub(crate) const STATUS: &str = "\
+Examples:
+  star status
+  star status --server node17:50051";
+
+pub(crate) const RELOAD: &str = "\
+Examples:
+  star reload star/epoch_2
+  star reload base --server node17:50051";
+
+pub(crate) const REPORT: &str = "\
+Examples:
+  star report runs/first";
+
+#[cfg(feature = "embedded")]
+pub(crate) const RANDOM_MODEL: &str = "\
+Examples:
+  star random-model --out models/random
+  star random-model --preset llama3-vocab-tiny --tokenizer llama3-tokenizer --out models/random";

@@ -1,0 +1,80 @@
+//! A generation server in this process: the same gRPC over a loopback port, no second program.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use gen_server::{ServerConfig, ServerError};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::{BearerToken, Server, ServerAddress},
+    error::ClientError,
+};
+
+/// A server that runs until [`EmbeddedServer::shut_down`] or the end of the process.
+#[derive(Debug)]
+pub struct EmbeddedServer {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl EmbeddedServer {
+    /// Starts a server on a free loopback port and waits until it answers.
+    pub async fn start(
+        model: &Path,
+        checkpoint_root: &Path,
+        threads: Option<usize>,
+    ) -> Result<(Self, Server), ClientError> {
+        let config = ServerConfig {
+            checkpoint_root: Some(checkpoint_root.to_owned()),
+            threads,
+            ..ServerConfig::for_model(model)
+        };
+        let failed = |cause: &dyn std::fmt::Display| ClientError::EmbeddedServer(cause.to_string());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(|cause| failed(&cause))?;
+        let port = listener
+            .local_addr()
+            .map_err(|cause| failed(&cause))?
+            .port();
+        let stop = CancellationToken::new();
+        let mut task = tokio::spawn(gen_server::run(
+            listener,
+            config,
+            stop.clone().cancelled_owned(),
+        ));
+        let address = ServerAddress::Url(format!("http://127.0.0.1:{port}"));
+        // The server's own reason is better than "connection refused".
+        let server = tokio::select! {
+            biased;
+            ended = &mut task => {
+                let cause = match ended {
+                    Ok(Ok(())) => "it ended at once".to_owned(),
+                    Ok(Err(cause)) => cause.to_string(),
+                    Err(cause) => cause.to_string(),
+                };
+                return Err(failed(&cause));
+            }
+            server = Server::connect(address, BearerToken::default()) => server,
+        };
+        match server {
+            Ok(server) => Ok((Self { stop, task }, server)),
+            Err(error) if task.is_finished() => match task.await {
+                Ok(Err(cause)) => Err(failed(&cause)),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets running requests finish and ends the server.
+    pub async fn shut_down(self) -> Result<(), ClientError> {
+        self.stop.cancel();
+        match self.task.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => Err(ClientError::EmbeddedServer(cause.to_string())),
+            Err(cause) => Err(ClientError::EmbeddedServer(cause.to_string())),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! From the files of the stages to `results.json`.
+
+use std::time::SystemTime;
+
+use data::{append_log::read_log, record::Attempt};
+
+use super::{
+    fine_tune::{self, Kind},
+    losses,
+    stages::Lab,
+};
+use crate::{
+    bootstrap::BootstrapSummary,
+    clock,
+    collect::ATTEMPTS_FILE,
+    compare::Comparison,
+    error::ClientError,
+    eval::EvalSummary,
+    files,
+    manifest::SOFTWARE,
+    report::results::{Inputs, RESULTS_VERSION, Results, Variant},
+};
+
+/// Reads what the stages left and puts it together.
+pub(super) fn assemble(
+    lab: &Lab,
+    zero_shot: EvalSummary,
+    bootstrap: BootstrapSummary,
+) -> Result<Results, ClientError> {
+    let inputs = &lab.inputs;
+    Ok(Results {
+        version: RESULTS_VERSION,
+        software: SOFTWARE.to_owned(),
+        finished_at: clock::rfc3339(clock::unix_seconds(SystemTime::now())),
+        settings: serde_json::to_value(&lab.settings).unwrap_or_default(),
+        inputs: Inputs {
+            model: lab.model.display().to_string(),
+            train: inputs.fit.path.clone(),
+            train_sha256: inputs.train_sha256.clone(),
+            test: inputs.test.path.clone(),
+            test_sha256: inputs.test_sha256.clone(),
+            num_fit: inputs.fit.list.len() as u64,
+            num_held_out: inputs.held_out.list.len() as u64,
+            num_test: inputs.test.list.len() as u64,
+        },
+        base_on_held_out: lab.summary("held_out/base")?,
+        star: variant(lab, Kind::Star)?,
+        vanilla: variant(lab, Kind::Vanilla)?,
+        comparisons: comparisons(lab)?,
+        stages: lab.state.times(),
+        memory: lab.state.memory(),
+        zero_shot,
+        bootstrap,
+    })
+}
+
+fn variant(lab: &Lab, kind: Kind) -> Result<Variant, ClientError> {
+    let train_file = kind.train_file(lab);
+    let chosen_epoch = fine_tune::chosen_epoch(lab, kind)?;
+    let facts = fine_tune::facts(lab, kind)?;
+    Ok(Variant {
+        name: kind.title().to_owned(),
+        train_sha256: files::sha256_of_file(&train_file)?,
+        train_file: train_file.display().to_string(),
+        num_train_examples: facts.num_train_examples,
+        num_validation_examples: facts.num_validation_examples,
+        losses: losses::read(&lab.checkpoints.path(kind.name()))?,
+        held_out: fine_tune::held_out(lab, kind)?,
+        chosen_epoch,
+        checkpoint: lab
+            .checkpoints
+            .name_at_server(&kind.checkpoint(chosen_epoch)),
+        test: lab.summary(kind.test_folder())?,
+    })
+}
+
+/// STaR against zero-shot first: that is the question the experiment asks.
+fn comparisons(lab: &Lab) -> Result<Vec<Comparison>, ClientError> {
+    let attempts = |folder: &str| -> Result<Vec<Attempt>, ClientError> {
+        Ok(read_log(&lab.path(folder).join(ATTEMPTS_FILE))?.records)
+    };
+    let zero_shot = attempts("zero_shot")?;
+    let star = attempts(Kind::Star.test_folder())?;
+    let vanilla = attempts(Kind::Vanilla.test_folder())?;
+    let (base, star, vanilla) = (
+        ("zero-shot", zero_shot.as_slice()),
+        (Kind::Star.title(), star.as_slice()),
+        (Kind::Vanilla.title(), vanilla.as_slice()),
+    );
+    [(base, star), (base, vanilla), (vanilla, star)]
+        .into_iter()
+        .map(|(first, second)| Comparison::of(first, second))
+        .collect()
+}

@@ -1,0 +1,360 @@
+//! The stages of an experiment, top to bottom. A finished stage is read back instead of done again.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use data::{answer::Rule, record::Decoding, select::Policy};
+
+use super::{
+    checkpoints::{BASE, Checkpoints},
+    embedded_server::EmbeddedServer,
+    fine_tune::{self, Kind},
+    inputs::Inputs,
+    memory, results,
+    settings::{AcceptPolicy, Settings},
+    state::{Stage, State},
+};
+use crate::{
+    bootstrap::{BootstrapSummary, bootstrap},
+    connection::Server,
+    error::ClientError,
+    eval::{EvalSummary, SUMMARY_FILE, evaluate_session},
+    files,
+    generate::{BulkLimits, default_in_flight},
+    interrupt::Interrupt,
+    progress::ProgressMode,
+    report::{
+        RESULTS_FILE,
+        results::{PeakMemory, Results},
+    },
+    session::{Context, Method, Questions, Session, load_prompt},
+};
+
+/// Where the model is served.
+#[derive(Debug)]
+pub enum ServerSide {
+    /// In this process.
+    Embedded,
+    /// Elsewhere; its checkpoint root is also a folder of this machine.
+    Remote {
+        server: Server,
+        checkpoint_root: PathBuf,
+    },
+}
+
+/// An experiment as it was asked for.
+#[derive(Debug)]
+pub struct Experiment {
+    pub model: PathBuf,
+    pub train: PathBuf,
+    pub test: PathBuf,
+    pub out: PathBuf,
+    pub settings: Settings,
+    pub server: ServerSide,
+    /// Of the server in this process and of the trainer.
+    pub threads: Option<usize>,
+    /// Prompts at the server at a time; `None` is by the server's limits.
+    pub max_in_flight: Option<usize>,
+    pub interrupt: Interrupt,
+    pub progress: ProgressMode,
+}
+
+/// Runs or continues an experiment and renders its report.
+pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
+    files::create_folder(&experiment.out)?;
+    let inputs = Inputs::prepare(
+        (&experiment.train, &experiment.test),
+        &experiment.out,
+        &experiment.settings,
+    )?;
+    let digests = (inputs.train_sha256.as_str(), inputs.test_sha256.as_str());
+    let state = State::open(&experiment.out, &experiment.settings, digests)?;
+    let checkpoints = match &experiment.server {
+        ServerSide::Embedded => Checkpoints::at_root(experiment.out.join("checkpoints")),
+        ServerSide::Remote {
+            checkpoint_root, ..
+        } => Checkpoints::below(checkpoint_root, &experiment.out)?,
+    };
+    let base = checkpoints.place_base(&experiment.model)?;
+    let (embedded, server) = match experiment.server {
+        ServerSide::Remote { server, .. } => (None, server),
+        ServerSide::Embedded => {
+            experiment
+                .progress
+                .say("loading the model into a server in this process");
+            let root = checkpoints.path("");
+            let (embedded, server) =
+                EmbeddedServer::start(&base, &root, experiment.threads).await?;
+            (Some(embedded), server)
+        }
+    };
+    let info = server.info().await?;
+    let limits = BulkLimits {
+        max_in_flight: experiment
+            .max_in_flight
+            .unwrap_or_else(|| default_in_flight(&info)),
+        ..BulkLimits::default()
+    };
+    let mut lab = Lab {
+        settings: experiment.settings,
+        model: experiment.model,
+        out: experiment.out,
+        threads: experiment.threads,
+        context: Context {
+            server,
+            progress: experiment.progress,
+            interrupt: experiment.interrupt,
+            limits,
+        },
+        checkpoints,
+        inputs,
+        state,
+    };
+    if embedded.is_some() {
+        // It has loaded the base a moment ago, so nothing need be swapped in for it.
+        let digest = lab.context.server.model().await?.weights.digest;
+        lab.state.set_base_digest(&digest)?;
+    }
+    let results = lab.all_stages().await;
+    if let Some(embedded) = embedded {
+        embedded.shut_down().await?;
+    }
+    results
+}
+
+/// Everything the stages work with.
+#[derive(Debug)]
+pub(super) struct Lab {
+    pub(super) settings: Settings,
+    pub(super) model: PathBuf,
+    pub(super) out: PathBuf,
+    pub(super) threads: Option<usize>,
+    pub(super) context: Context,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) inputs: Inputs,
+    pub(super) state: State,
+}
+
+impl Lab {
+    async fn all_stages(&mut self) -> Result<Results, ClientError> {
+        let zero_shot = self.zero_shot().await?;
+        let bootstrap = self.bootstrap().await?;
+        for kind in [Kind::Star, Kind::Vanilla] {
+            self.fine_tune(kind, &zero_shot).await?;
+        }
+        for kind in [Kind::Star, Kind::Vanilla] {
+            self.test(kind).await?;
+        }
+        self.note_memory(0)?;
+        let results = results::assemble(self, zero_shot, bootstrap)?;
+        files::write_json(&self.out.join(RESULTS_FILE), &results)?;
+        crate::report::render(&self.out)?;
+        Ok(results)
+    }
+
+    /// The untouched model on the test questions, and on the held-out ones as epoch 0.
+    async fn zero_shot(&mut self) -> Result<EvalSummary, ClientError> {
+        if self.state.is_finished(Stage::ZeroShot) {
+            return self.summary("zero_shot");
+        }
+        let started = Instant::now();
+        let done = async {
+            let digest = self.load_base().await?;
+            self.state.set_base_digest(&digest)?;
+            self.evaluate(
+                &self.inputs.held_out,
+                "held_out/base",
+                ("held-out, base", &digest),
+            )
+            .await?;
+            self.evaluate(&self.inputs.test, "zero_shot", ("zero-shot", &digest))
+                .await
+        }
+        .await;
+        self.end(Stage::ZeroShot, started, done)
+    }
+
+    async fn bootstrap(&mut self) -> Result<BootstrapSummary, ClientError> {
+        let folder = self.out.join("bootstrap");
+        if self.state.is_finished(Stage::Bootstrap) {
+            return files::require_json(&folder.join(SUMMARY_FILE));
+        }
+        let started = Instant::now();
+        let done = async {
+            self.load_base().await?;
+            let policy = match self.settings.policy {
+                AcceptPolicy::Sound => Policy::sound(),
+                AcceptPolicy::Report => Policy::report(),
+            };
+            let method = self.bootstrap_method()?;
+            let summary =
+                bootstrap(&self.context, method, policy, &self.inputs.fit, &folder).await?;
+            self.context.progress.say(&summary.equation());
+            if summary.num_accepted == 0 {
+                return Err(ClientError::Usage(
+                    "bootstrapping accepted no rationale: the model solves none of the questions, \
+                     even with a hint. See attempts.jsonl for what it writes; another prompt or a \
+                     larger --max-tokens may help"
+                        .to_owned(),
+                ));
+            }
+            Ok(summary)
+        }
+        .await;
+        self.end(Stage::Bootstrap, started, done)
+    }
+
+    async fn fine_tune(&mut self, kind: Kind, zero_shot: &EvalSummary) -> Result<(), ClientError> {
+        let stage = kind.sft_stage();
+        if self.state.is_finished(stage) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        // The weights of the last fine-tuning must not be what serves while this one begins.
+        let done = async {
+            self.load_base().await?;
+            fine_tune::run(self, kind, zero_shot.manifest.prompt_format).await
+        }
+        .await;
+        if let Ok(peak) = done {
+            self.note_memory(peak)?;
+        }
+        self.end(stage, started, done.map(|_| ()))
+    }
+
+    /// The chosen epoch on the test questions: once.
+    async fn test(&mut self, kind: Kind) -> Result<(), ClientError> {
+        let stage = kind.test_stage();
+        if self.state.is_finished(stage) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let done = async {
+            let epoch = fine_tune::chosen_epoch(self, kind)?;
+            let digest = self.load(&kind.checkpoint(epoch)).await?;
+            let label = format!("test, {}", kind.title());
+            self.evaluate(&self.inputs.test, kind.test_folder(), (&label, &digest))
+                .await
+        }
+        .await;
+        self.end(stage, started, done.map(|_| ()))
+    }
+
+    /// Makes the server hold the untouched model; gives its digest.
+    async fn load_base(&self) -> Result<String, ClientError> {
+        let served = self.context.server.model().await?.weights.digest;
+        match self.state.base_digest() {
+            Some(base) if base == served => Ok(served),
+            _ => self.load(BASE).await,
+        }
+    }
+
+    /// Swaps a checkpoint in; gives its digest.
+    pub(super) async fn load(&self, name: &str) -> Result<String, ClientError> {
+        self.context.interrupt.check()?;
+        let swap = self
+            .context
+            .server
+            .reload(&self.checkpoints.name_at_server(name))
+            .await?;
+        Ok(swap.new.digest)
+    }
+
+    /// Evaluates the weights with this digest, which the server must hold.
+    pub(super) async fn evaluate(
+        &self,
+        questions: &Questions,
+        folder: &str,
+        (label, digest): (&str, &str),
+    ) -> Result<EvalSummary, ClientError> {
+        let method = self.eval_method()?;
+        let session = Session::open(&self.context.server, method, questions, "eval").await?;
+        session.require_weights(digest)?;
+        evaluate_session(
+            &self.context,
+            &session,
+            questions,
+            &self.out.join(folder),
+            label,
+        )
+        .await
+    }
+
+    /// The summary that a finished stage left.
+    pub(super) fn summary(&self, folder: &str) -> Result<EvalSummary, ClientError> {
+        files::require_json(&self.out.join(folder).join(SUMMARY_FILE))
+    }
+
+    fn eval_method(&self) -> Result<Method, ClientError> {
+        let settings = &self.settings;
+        let rule: Rule = settings
+            .rule
+            .parse()
+            .map_err(|error: data::answer::UnknownRule| ClientError::Usage(error.to_string()))?;
+        Ok(Method {
+            prompt: load_prompt(&settings.eval_prompt)?,
+            hint_prompt: None,
+            format: settings.prompt_format,
+            decoding: Decoding::greedy(settings.max_tokens),
+            resampling: None,
+            seed: settings.seed,
+            rule,
+            max_forward: 1,
+            max_hints: 0,
+            iteration: 0,
+        })
+    }
+
+    fn bootstrap_method(&self) -> Result<Method, ClientError> {
+        let settings = &self.settings;
+        let greedy = Decoding::greedy(settings.max_tokens);
+        Ok(Method {
+            prompt: load_prompt(&settings.bootstrap_prompt)?,
+            hint_prompt: Some(load_prompt(&settings.hint_prompt)?),
+            resampling: Some(Decoding {
+                temperature: settings.resample_temperature,
+                top_p: settings.resample_top_p,
+                ..greedy
+            }),
+            max_forward: settings.forward_attempts,
+            max_hints: settings.hint_attempts,
+            ..self.eval_method()?
+        })
+    }
+
+    /// Keeps the time of a stage, however it ended, and marks it finished where it ended well.
+    fn end<T>(
+        &mut self,
+        stage: Stage,
+        started: Instant,
+        done: Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        self.state.add_time(stage, started.elapsed())?;
+        let value = done?;
+        self.state.finish(stage)?;
+        Ok(value)
+    }
+
+    fn note_memory(&mut self, trainer_bytes: u64) -> Result<(), ClientError> {
+        let client_bytes = memory::peak_of_this_process();
+        self.state.add_memory(PeakMemory {
+            client_bytes,
+            trainer_bytes,
+        })
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
+    pub(super) fn base(&self) -> PathBuf {
+        self.checkpoints.path(BASE)
+    }
+}
+
+/// The folder's name for logs of the trainers.
+pub(super) fn log_path(out: &Path, name: &str) -> PathBuf {
+    out.join(format!("trainer_{name}.log"))
+}

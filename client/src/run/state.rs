@@ -1,0 +1,242 @@
+//! `state.json`: which stages are done, what each took, and the settings they were done with.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::Settings;
+use crate::{
+    error::ClientError,
+    files,
+    report::results::{PeakMemory, StageTime},
+};
+
+const STATE_FILE: &str = "state.json";
+
+/// The stages, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    ZeroShot,
+    Bootstrap,
+    StarSft,
+    VanillaSft,
+    StarTest,
+    VanillaTest,
+}
+
+impl Stage {
+    pub(super) const ALL: [Self; 6] = [
+        Self::ZeroShot,
+        Self::Bootstrap,
+        Self::StarSft,
+        Self::VanillaSft,
+        Self::StarTest,
+        Self::VanillaTest,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ZeroShot => "zero-shot",
+            Self::Bootstrap => "bootstrap",
+            Self::StarSft => "STaR SFT",
+            Self::VanillaSft => "vanilla SFT",
+            Self::StarTest => "test STaR SFT",
+            Self::VanillaTest => "test vanilla SFT",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Record {
+    settings: Settings,
+    train_sha256: String,
+    test_sha256: String,
+    /// Of the untouched model, once it was served.
+    base_digest: Option<String>,
+    finished: Vec<Stage>,
+    /// Over all invocations.
+    seconds: BTreeMap<Stage, f64>,
+    memory: PeakMemory,
+}
+
+/// The state on disk and in memory; every change is written before the call returns.
+#[derive(Debug)]
+pub(super) struct State {
+    path: PathBuf,
+    record: Record,
+}
+
+impl State {
+    /// Reads the state of a folder or starts one. Other settings or inputs than before are refused.
+    pub(super) fn open(
+        folder: &Path,
+        settings: &Settings,
+        (train_sha256, test_sha256): (&str, &str),
+    ) -> Result<Self, ClientError> {
+        let path = folder.join(STATE_FILE);
+        let fresh = Record {
+            settings: settings.clone(),
+            train_sha256: train_sha256.to_owned(),
+            test_sha256: test_sha256.to_owned(),
+            base_digest: None,
+            finished: Vec::new(),
+            seconds: BTreeMap::new(),
+            memory: PeakMemory::default(),
+        };
+        let Some(record) = files::read_json::<Record>(&path)? else {
+            let state = Self {
+                path,
+                record: fresh,
+            };
+            state.write()?;
+            return Ok(state);
+        };
+        if let Some((field, expected, found)) = first_difference(&record, &fresh) {
+            return Err(ClientError::OtherSettings {
+                path: folder.to_owned(),
+                field,
+                expected,
+                found,
+            });
+        }
+        Ok(Self { path, record })
+    }
+
+    pub(super) fn is_finished(&self, stage: Stage) -> bool {
+        self.record.finished.contains(&stage)
+    }
+
+    /// Adds a stage's time; `done` also marks it finished.
+    pub(super) fn add_time(&mut self, stage: Stage, time: Duration) -> Result<(), ClientError> {
+        *self.record.seconds.entry(stage).or_default() += time.as_secs_f64();
+        self.write()
+    }
+
+    pub(super) fn finish(&mut self, stage: Stage) -> Result<(), ClientError> {
+        if !self.is_finished(stage) {
+            self.record.finished.push(stage);
+        }
+        self.write()
+    }
+
+    pub(super) fn base_digest(&self) -> Option<&str> {
+        self.record.base_digest.as_deref()
+    }
+
+    /// Remembers the untouched model; another one than before is refused.
+    pub(super) fn set_base_digest(&mut self, digest: &str) -> Result<(), ClientError> {
+        match &self.record.base_digest {
+            Some(earlier) if earlier != digest => Err(ClientError::OtherSettings {
+                path: self.path.clone(),
+                field: "base model".to_owned(),
+                expected: earlier.clone(),
+                found: digest.to_owned(),
+            }),
+            Some(_) => Ok(()),
+            None => {
+                self.record.base_digest = Some(digest.to_owned());
+                self.write()
+            }
+        }
+    }
+
+    /// Keeps the higher marks.
+    pub(super) fn add_memory(&mut self, memory: PeakMemory) -> Result<(), ClientError> {
+        let known = &mut self.record.memory;
+        known.client_bytes = known.client_bytes.max(memory.client_bytes);
+        known.trainer_bytes = known.trainer_bytes.max(memory.trainer_bytes);
+        self.write()
+    }
+
+    pub(super) fn memory(&self) -> PeakMemory {
+        self.record.memory
+    }
+
+    pub(super) fn times(&self) -> Vec<StageTime> {
+        let time = |stage: Stage| {
+            let seconds = *self.record.seconds.get(&stage)?;
+            Some(StageTime {
+                stage: stage.name().to_owned(),
+                seconds,
+            })
+        };
+        Stage::ALL.into_iter().filter_map(time).collect()
+    }
+
+    fn write(&self) -> Result<(), ClientError> {
+        files::write_json(&self.path, &self.record)
+    }
+}
+
+/// The first setting or input that is not as it was.
+fn first_difference(earlier: &Record, now: &Record) -> Option<(String, String, String)> {
+    let inputs = [
+        ("training file", &earlier.train_sha256, &now.train_sha256),
+        ("test file", &earlier.test_sha256, &now.test_sha256),
+    ];
+    for (field, earlier, now) in inputs {
+        if earlier != now {
+            return Some((field.to_owned(), earlier.clone(), now.clone()));
+        }
+    }
+    let as_json = |record: &Record| serde_json::to_value(&record.settings).unwrap_or_default();
+    let (earlier, now) = (as_json(earlier), as_json(now));
+    let fields = earlier.as_object()?;
+    fields.iter().find_map(|(field, value)| {
+        let other = &now[field];
+        (value != other).then(|| (field.clone(), value.to_string(), other.to_string()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finished stages and times survive; times add up over invocations.
+    #[test]
+    fn the_state_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || State::open(dir.path(), &Settings::demo(), ("a", "b"));
+        let mut state = open().unwrap();
+        state
+            .add_time(Stage::ZeroShot, Duration::from_secs(2))
+            .unwrap();
+        state.finish(Stage::ZeroShot).unwrap();
+        let mut state = open().unwrap();
+        assert!(state.is_finished(Stage::ZeroShot) && !state.is_finished(Stage::Bootstrap));
+        state
+            .add_time(Stage::ZeroShot, Duration::from_secs(1))
+            .unwrap();
+        assert_eq!(state.times()[0].seconds, 3.0);
+    }
+
+    /// Another setting, file or model is refused and named.
+    #[test]
+    fn other_settings_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path(), &Settings::demo(), ("a", "b")).unwrap();
+        state.set_base_digest("d").unwrap();
+        assert!(
+            state
+                .set_base_digest("e")
+                .unwrap_err()
+                .to_string()
+                .contains("base model")
+        );
+        let changed = Settings {
+            epochs: 9,
+            ..Settings::demo()
+        };
+        let error = State::open(dir.path(), &changed, ("a", "b"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("epochs") && error.contains('9'), "{error}");
+        let error = State::open(dir.path(), &Settings::demo(), ("a", "c")).unwrap_err();
+        assert!(error.to_string().contains("test file"), "{error}");
+    }
+}
