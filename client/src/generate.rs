@@ -190,7 +190,7 @@ impl Bulk {
             self.open_where_closed();
             self.fill();
             match self.wait().await {
-                Event::Link(Signal::Opened(server)) => self.server = server,
+                Event::Link(Signal::Opened(server)) => self.server = *server,
                 Event::Link(Signal::Reply(request_id, reply)) => {
                     if let Some(finished) = self.settle(request_id, reply) {
                         return Ok(Some(finished));

@@ -152,8 +152,7 @@ impl Session {
         });
         let manifest = manifest(
             &method,
-            format,
-            template.clone(),
+            (format, template.clone()),
             (&model, &info),
             questions,
             kind,
@@ -301,8 +300,7 @@ pub fn choose_format(choice: FormatChoice, model: &ModelInfo) -> Result<PromptFo
 
 fn manifest(
     method: &Method,
-    format: PromptFormat,
-    template: Option<TemplateStamp>,
+    (format, template): (PromptFormat, Option<TemplateStamp>),
     (model, info): (&ModelInfo, &ServerInfo),
     questions: &Questions,
     kind: &str,

@@ -47,7 +47,7 @@ mod tests {
     fn delays_grow_to_the_cap() {
         let backoff = Backoff {
             start: Duration::from_millis(100),
-            max: Duration::from_millis(1000),
+            max: Duration::from_secs(1),
         };
         for (num_failures, whole_ms) in [
             (1, 100),
@@ -75,6 +75,6 @@ mod tests {
         delays.sort();
         delays.dedup();
         assert!(delays.len() > 60);
-        assert!(delays[delays.len() - 1] - delays[0] > Duration::from_millis(40));
+        assert!(delays[delays.len() - 1] > delays[0] + Duration::from_millis(40));
     }
 }

@@ -20,7 +20,7 @@ pub(super) enum Link {
     },
     Open {
         sender: BatchSender,
-        replies: BatchStream,
+        replies: Box<BatchStream>,
     },
 }
 
@@ -29,7 +29,7 @@ type Opened = Result<(Server, BatchStream), ClientError>;
 /// What a wait on the link gave.
 pub(super) enum Signal {
     /// The stream is open, perhaps over a new connection.
-    Opened(Server),
+    Opened(Box<Server>),
     Reply(String, Reply),
     Broken(String),
 }
@@ -81,9 +81,10 @@ impl Link {
                 Ok((server, replies)) => {
                     // No await between here and the return: the opened stream cannot be lost.
                     if let Self::Opening { sender, .. } = std::mem::replace(self, Self::Closed) {
+                        let replies = Box::new(replies);
                         *self = Self::Open { sender, replies };
                     }
-                    Signal::Opened(server)
+                    Signal::Opened(Box::new(server))
                 }
                 Err(error) => Signal::Broken(error.to_string()),
             },

@@ -96,7 +96,7 @@ async fn refused_items_are_asked_again() {
 #[tokio::test]
 async fn broken_streams_are_survived() {
     let server = FakeServer::start(|text, times| {
-        if times == 0 && text.ends_with("7") {
+        if times == 0 && text.ends_with('7') {
             Act::BreakStream
         } else {
             Act::Say("ok".to_owned())

@@ -199,10 +199,10 @@ fn bootstrap(results: &Results) -> String {
         ]])
         .collect();
     let mut html = table(&["outcome", "questions"], &rows);
-    let _ = write!(
+    let _ = writeln!(
         html,
         "<p>{} rationales accepted, {:.1} % of them written after a hint. Forward attempts: {} \
-         made, {} right; hint attempts: {} made, {} right.</p>\n",
+         made, {} right; hint attempts: {} made, {} right.</p>",
         summary.num_accepted,
         summary.hint_share * 100.0,
         summary.forward.questions,

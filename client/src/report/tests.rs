@@ -98,6 +98,37 @@ fn variant(name: &str, right: u64) -> Variant {
     }
 }
 
+fn bootstrap() -> BootstrapSummary {
+    let outcome = |outcome, questions| OutcomeCount { outcome, questions };
+    BootstrapSummary {
+        manifest: manifest("base"),
+        policy: Policy::sound(),
+        num_questions: 200,
+        num_accepted: 120,
+        outcomes: vec![
+            outcome(Outcome::AcceptedForward, 80),
+            outcome(Outcome::AcceptedHint, 40),
+            outcome(Outcome::Wrong, 80),
+        ],
+        forward: Classes {
+            questions: 200,
+            right: 80,
+            wrong: 120,
+            ..Classes::default()
+        },
+        hint: Classes {
+            questions: 120,
+            right: 40,
+            wrong: 80,
+            ..Classes::default()
+        },
+        hint_share: 1.0 / 3.0,
+        accepted_path: "bootstrap/accepted.jsonl".into(),
+        accepted_sha256: "9a".repeat(32),
+        work: Work::default(),
+    }
+}
+
 fn results() -> Results {
     let counts = PairedCounts {
         both_right: 20,
@@ -113,7 +144,6 @@ fn results() -> Results {
         interval: counts.difference_interval(),
         p_value: counts.mcnemar_exact(),
     };
-    let outcome = |outcome, questions| OutcomeCount { outcome, questions };
     Results {
         version: RESULTS_VERSION,
         software: SOFTWARE.to_owned(),
@@ -130,33 +160,7 @@ fn results() -> Results {
             num_test: 100,
         },
         zero_shot: summary("base", 25),
-        bootstrap: BootstrapSummary {
-            manifest: manifest("base"),
-            policy: Policy::sound(),
-            num_questions: 200,
-            num_accepted: 120,
-            outcomes: vec![
-                outcome(Outcome::AcceptedForward, 80),
-                outcome(Outcome::AcceptedHint, 40),
-                outcome(Outcome::Wrong, 80),
-            ],
-            forward: Classes {
-                questions: 200,
-                right: 80,
-                wrong: 120,
-                ..Classes::default()
-            },
-            hint: Classes {
-                questions: 120,
-                right: 40,
-                wrong: 80,
-                ..Classes::default()
-            },
-            hint_share: 1.0 / 3.0,
-            accepted_path: "bootstrap/accepted.jsonl".into(),
-            accepted_sha256: "9a".repeat(32),
-            work: Work::default(),
-        },
+        bootstrap: bootstrap(),
         base_on_held_out: summary("base", 24),
         star: variant("STaR SFT", 50),
         vanilla: variant("vanilla SFT", 40),

@@ -212,7 +212,7 @@ mod tests {
         state
             .add_time(Stage::ZeroShot, Duration::from_secs(1))
             .unwrap();
-        assert_eq!(state.times()[0].seconds, 3.0);
+        assert!((state.times()[0].seconds - 3.0).abs() < 1e-9);
     }
 
     /// Another setting, file or model is refused and named.

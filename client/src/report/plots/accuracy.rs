@@ -78,7 +78,9 @@ pub(super) fn draw<B: DrawingBackend>(
         let (_, y_zero) = at(0.0);
         let (_, y_low) = at(bar.low * 100.0);
         let (_, y_high) = at(bar.high * 100.0);
-        let half = (area.dim_in_pixel().0 / (count as u32 * 4)).min(90) as i32;
+        let half = (area.dim_in_pixel().0 / (count as u32 * 4))
+            .min(90)
+            .cast_signed();
         root.draw(&Rectangle::new(
             [(x - half, y_top), (x + half, y_zero)],
             colour.mix(0.85).filled(),

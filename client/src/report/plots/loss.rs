@@ -33,26 +33,45 @@ pub struct EpochLoss {
 
 type Points = Vec<(f64, f64)>;
 
+/// What is drawn: finite points only.
+struct Series {
+    steps: Points,
+    train: Points,
+    validation: Points,
+}
+
+impl Series {
+    fn of(curve: &LossCurve) -> Self {
+        let finite = |points: Points| -> Points {
+            points
+                .into_iter()
+                .filter(|(x, y)| x.is_finite() && y.is_finite())
+                .collect()
+        };
+        let epochs = curve.epochs.iter();
+        let train = epochs
+            .clone()
+            .map(|epoch| (f64::from(epoch.epoch), epoch.train_loss));
+        let validation =
+            epochs.filter_map(|epoch| Some((f64::from(epoch.epoch), epoch.validation_loss?)));
+        Self {
+            train: finite(train.collect()),
+            validation: finite(validation.collect()),
+            steps: finite(curve.steps.clone()),
+        }
+    }
+}
+
 pub(super) fn draw<B: DrawingBackend>(
     root: &DrawingArea<B, Shift>,
     title: &str,
     curve: &LossCurve,
 ) -> Drawn<B> {
-    let finite = |points: &mut Points| points.retain(|(x, y)| x.is_finite() && y.is_finite());
-    let mut steps = curve.steps.clone();
-    let mut train: Points = curve
-        .epochs
-        .iter()
-        .map(|epoch| (f64::from(epoch.epoch), epoch.train_loss))
-        .collect();
-    let mut validation: Points = curve
-        .epochs
-        .iter()
-        .filter_map(|epoch| Some((f64::from(epoch.epoch), epoch.validation_loss?)))
-        .collect();
-    finite(&mut steps);
-    finite(&mut train);
-    finite(&mut validation);
+    let Series {
+        steps,
+        train,
+        validation,
+    } = Series::of(curve);
     let all = || steps.iter().chain(&train).chain(&validation);
     let right = top_of(all().map(|point| point.0)).unwrap_or(1.0).max(1.0);
     let top = top_of(all().map(|point| point.1)).unwrap_or(1.0).max(1e-3) * 1.08;
