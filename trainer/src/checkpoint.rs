@@ -105,6 +105,22 @@ pub fn save_model(
     })
 }
 
+/// Removes what an earlier process left of a `model` it was writing. The caller has the folder's
+/// lock.
+pub fn remove_half_models(out: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(out).map_err(TrainError::io(out))? {
+        let path = entry.map_err(TrainError::io(out))?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if name.starts_with(".model.tmp-") {
+            remove_folder(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a folder that may not exist.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {

@@ -53,10 +53,11 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             .build_global();
     }
     let mut progress = Progress::new(arguments.progress);
-    let outcome = match arguments.command {
-        Command::Sft(args) => crate::sft::run(&args, &stop, &mut progress)?,
-        Command::Pretrain(args) => crate::pretrain::run(&args, &stop, &mut progress)?,
-    };
+    // Inside the pool: a thread outside it would hand every product over and sleep meanwhile.
+    let outcome = rayon::scope(|_| match arguments.command {
+        Command::Sft(args) => crate::sft::run(&args, &stop, &mut progress),
+        Command::Pretrain(args) => crate::pretrain::run(&args, &stop, &mut progress),
+    })?;
     Ok(outcome)
 }
 

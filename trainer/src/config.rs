@@ -69,7 +69,7 @@ impl SaveDtype {
 }
 
 /// The shape of a training file's lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DataFormat {
     /// `{"question", "answer"}`: the answer is learned.
@@ -81,7 +81,7 @@ pub enum DataFormat {
 }
 
 /// How the prompt reaches the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptFormat {
     /// Text, with BOS where the tokenizer adds it.

@@ -105,6 +105,12 @@ impl Gradients {
             .for_each(|gradient| gradient.fill(0.0));
     }
 
+    /// Adds `other`, value by value.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = self.in_order_mut().into_par_iter().zip(other.in_order());
+        pairs.for_each(|(own, other)| own.iter_mut().zip(other).for_each(|(a, b)| *a += b));
+    }
+
     /// Square root of the sum of all squares, the same for any number of threads.
     pub fn global_norm(&self) -> f64 {
         self.in_order()

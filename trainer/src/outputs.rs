@@ -22,12 +22,15 @@ pub struct Outputs<'a> {
     /// Folder whose tokenizer and template files every checkpoint gets.
     tokenizer_source: PathBuf,
     started: Instant,
-    newest: Option<PathBuf>,
+    /// The newest complete checkpoint.
+    pub newest: Option<PathBuf>,
 }
 
 /// When a checkpoint is written.
 #[derive(Debug)]
 pub enum Saving {
+    /// For runs whose weights are looked at in memory.
+    Never,
     /// `epoch_<n>` with everything needed to go on, then the servers are told.
     EachEpoch {
         config: Box<TrainingConfig>,

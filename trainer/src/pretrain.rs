@@ -11,6 +11,7 @@ use model::weights::Weights;
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::checkpoint::remove_half_models;
 use crate::cli::args::{PRETRAIN_DEFAULTS, PretrainArgs};
 use crate::config::{OptimizerConfig, Window, require};
 use crate::dataset::{Examples, for_each_document};
@@ -40,6 +41,7 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
         |x| (0.0..1.0).contains(&x),
     )?;
     let _claim = OutFolder::claim(&args.out)?;
+    remove_half_models(&args.out)?;
     let mut documents = Vec::new();
     for path in &args.text {
         for_each_document(path, |text| documents.push(text))?;

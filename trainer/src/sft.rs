@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::cli::args::{SFT_DEFAULTS, SftArgs};
 use crate::config::{
-    DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TooLong, TrainingConfig, Window,
+    DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TooLong, TrainingConfig, Window, require,
 };
 use crate::dataset::{Examples, Line, LineText, read_lines};
 use crate::error::{Result, TrainError};
@@ -31,11 +31,14 @@ use crate::resume::{OutFolder, load_state, newest_complete_epoch, read_state};
 use crate::stop::StopFlag;
 use crate::train::{Budget, Outcome, Plan, TrainState, train};
 
+/// The report's limit; GSM8K's longest example has 494 tokens of Llama 3.
+const DEFAULT_MAX_LENGTH: usize = 1024;
+
 /// Fine-tunes as `args` say; resumes where `args.out` has a complete epoch.
 pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
     let folder = ModelFolder::open(&args.model)?;
     let tokenizer = ModelTokenizer::load(&args.model)?;
-    let (format, lines) = read_lines(&args.train, args.format)?;
+    let (format, lines) = read_lines(&args.train, args.format.format())?;
     let template = prompt_template(&args.prompt)?;
     let weights = Weights::load(&args.model, &folder.config, candle_core::DType::F32)?;
     let config = training_config(args, &folder, (&tokenizer, &template, format), &weights)?;
@@ -130,6 +133,8 @@ fn run_loop(
         notify: runtime.notify,
     };
     let mut outputs = Outputs::new(&runtime.out, saving, model, metrics, progress);
+    let done = state.counters.epochs_done;
+    outputs.newest = (done > 0).then(|| runtime.out.join(format!("epoch_{done}")));
     train(state, &plan, &mut outputs, stop)
 }
 
@@ -148,12 +153,15 @@ fn training_config(
     (tokenizer, template, format): (&ModelTokenizer, &PromptTemplate, DataFormat),
     weights: &Weights,
 ) -> Result<TrainingConfig> {
-    let longest = folder.config.max_position_embeddings + 1;
-    crate::config::require(
+    let context = folder.config.max_position_embeddings;
+    let max_length = args
+        .max_length
+        .map_or(DEFAULT_MAX_LENGTH.min(context), |n| n as usize);
+    require(
         "--max-length",
-        args.max_length as usize,
-        "at most the model's context",
-        |n| n <= longest,
+        max_length,
+        &format!("at most the model's context, {context}"),
+        |n| n <= context,
     )?;
     Ok(TrainingConfig {
         model_digest: weights.digest()?,
@@ -163,12 +171,13 @@ fn training_config(
         prompt_digest: template.digest().to_string(),
         prompt_format: args
             .prompt_format
+            .format()
             .unwrap_or(match tokenizer.has_chat_template() {
                 true => PromptFormat::Chat,
                 false => PromptFormat::Plain,
             }),
         too_long: args.too_long,
-        max_length: args.max_length as usize,
+        max_length,
         validation_fraction: args.validation_fraction,
         epochs: args.epochs,
         window: Window::Examples(args.batch_size as usize),

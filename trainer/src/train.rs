@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Window;
@@ -63,8 +64,22 @@ pub struct TrainState {
     pub counters: Counters,
     /// Losses of the epochs done, this run's and those before a resume.
     pub history: Vec<EpochLosses>,
-    gradients: Gradients,
+    /// One per lane; the first also takes the sum.
+    lanes: Vec<Gradients>,
 }
+
+/// Micro-batches of a step are dealt out to this many lanes, which run side by side and have
+/// gradients of their own: far fewer meetings between threads than in splitting each small product.
+/// A fixed number, not the number of threads, so that sums have one order on every machine.
+const NUM_LANES: usize = 4;
+
+/// Lanes cost a gradient each. Above this many weights (256 MB a gradient) there is one lane: the
+/// products are then large enough to be split well.
+const MAX_LANE_PARAMETERS: usize = 64 << 20;
+
+/// A step is not cut into micro-batches smaller than this to fill the lanes: products of fewer rows
+/// lose more than the lanes win.
+const MIN_LANE_TOKENS: usize = 384;
 
 /// Where in the run a state is; saved in every checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -112,33 +127,59 @@ impl StepReport {
 
 impl TrainState {
     pub fn new(network: Network, optimizer: Optimizer) -> Self {
-        let gradients = Gradients::zeros(&network.config);
+        let small = network.config.num_parameters() <= MAX_LANE_PARAMETERS;
+        let num_lanes = if small { NUM_LANES } else { 1 };
+        let lanes = (0..num_lanes)
+            .map(|_| Gradients::zeros(&network.config))
+            .collect();
         Self {
             network,
             optimizer,
             counters: Counters::default(),
             history: Vec::new(),
-            gradients,
+            lanes,
         }
+    }
+
+    /// Packs the examples of one step so that every lane has work, within the token budget.
+    fn micro_batches(&self, chosen: &[u32], plan: &Plan<'_>) -> Vec<MicroBatch> {
+        let inputs = |&index: &u32| plan.examples.get(index as usize).num_inputs();
+        let share = chosen
+            .iter()
+            .map(inputs)
+            .sum::<usize>()
+            .div_ceil(self.lanes.len());
+        let max_tokens = share
+            .max(MIN_LANE_TOKENS)
+            .min(plan.max_tokens_per_micro_batch);
+        pack(chosen, plan.examples, max_tokens)
     }
 
     /// One optimizer step over these micro-batches, at this learning rate. The update is left out
     /// where loss or gradient norm is not finite.
     fn step(&mut self, batches: &[MicroBatch], lr: f64) -> Result<StepReport> {
         let num_labels: usize = batches.iter().map(MicroBatch::num_labels).sum();
-        self.gradients.clear();
-        let mut sum_nll = 0.0;
-        for batch in batches {
-            let grad_scale = 1.0 / num_labels as f32;
-            sum_nll += self
-                .network
-                .forward_backward(batch, grad_scale, &mut self.gradients)?;
-        }
+        let grad_scale = 1.0 / num_labels as f32;
+        let (network, num_lanes) = (&self.network, self.lanes.len());
+        let run_lane = |(lane, gradients): (usize, &mut Gradients)| -> Result<f64> {
+            gradients.clear();
+            let own = batches.iter().skip(lane).step_by(num_lanes);
+            own.map(|batch| network.forward_backward(batch, grad_scale, gradients))
+                .sum()
+        };
+        let sums: Vec<f64> = self
+            .lanes
+            .par_iter_mut()
+            .enumerate()
+            .map(run_lane)
+            .collect::<Result<_>>()?;
+        let (gradients, others) = self.lanes.split_first_mut().expect("there is a lane");
+        others.iter().for_each(|other| gradients.add(other));
         let report = StepReport {
-            sum_nll,
+            sum_nll: sums.iter().sum(),
             num_labels,
             num_tokens: batches.iter().map(MicroBatch::num_tokens).sum(),
-            grad_norm: self.gradients.global_norm(),
+            grad_norm: gradients.global_norm(),
         };
         self.counters.steps += 1;
         self.counters.tokens += report.num_tokens as u64;
@@ -146,7 +187,7 @@ impl TrainState {
         if report.is_finite() {
             let weights = &self.network.weights;
             self.optimizer
-                .step(weights, &self.gradients, (lr, report.grad_norm))?;
+                .step(weights, gradients, (lr, report.grad_norm))?;
         } else {
             self.counters.skipped_steps += 1;
         }

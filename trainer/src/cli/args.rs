@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{
     Checkpointing, DataFormat, NotifyConfig, OptimizerConfig, PromptFormat, SaveDtype, TooLong,
@@ -59,7 +59,7 @@ Examples:
 The model is in OUT/model. Lines are {\"text\": ...} or {\"prompt\": ..., \"completion\": ...}.";
 
 /// `trainer sft`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct SftArgs {
     /// Base model: a folder in Hugging Face layout.
     #[arg(long, value_name = "DIR")]
@@ -67,9 +67,9 @@ pub struct SftArgs {
     /// Training data, one JSON object per line.
     #[arg(long, value_name = "FILE.jsonl")]
     pub train: PathBuf,
-    /// Shape of the lines. Default: told by the keys of the first line.
-    #[arg(long, value_enum)]
-    pub format: Option<DataFormat>,
+    /// Shape of the lines.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: FormatChoice,
     /// Folder for epoch_<n>/, metrics.jsonl and losses.csv. A run found there is resumed.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -78,22 +78,23 @@ pub struct SftArgs {
     /// Examples per optimizer step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
-    /// Longest example in tokens, prompt and answer together.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
-    pub max_length: u32,
+    /// Longest example in tokens, prompt and answer together. Default: 1024, or the model's context
+    /// where that is shorter.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_length: Option<u32>,
     /// What happens to longer examples. Either way they are counted and listed in dropped.jsonl.
     #[arg(long, value_enum, default_value = "skip")]
     pub too_long: TooLong,
     /// Part of the questions held out for validation loss (split by question, seeded).
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, alias = "val-fraction", default_value_t = 0.1)]
     pub validation_fraction: f64,
     /// Prompt around the question: a built-in name or a template file. The default is the one
     /// evaluation uses, so that training and evaluation prompts have the same token ids.
     #[arg(long, default_value = "basic")]
     pub prompt: String,
-    /// Plain text or the checkpoint's chat template. Default: chat where it has a template.
-    #[arg(long, value_enum)]
-    pub prompt_format: Option<PromptFormat>,
+    /// Plain text or the checkpoint's chat template.
+    #[arg(long, value_enum, default_value_t)]
+    pub prompt_format: PromptFormatChoice,
     #[command(flatten)]
     pub optimizer: OptimizerArgs,
     #[command(flatten)]
@@ -105,8 +106,57 @@ pub struct SftArgs {
     pub notify: NotifyArgs,
 }
 
+/// `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FormatChoice {
+    /// Told by the keys of the first line.
+    #[default]
+    Auto,
+    /// {"question", "answer"}: the answer is learned.
+    Gsm8k,
+    /// {"question", "gold_answer", "rationale"}: the rationale is learned.
+    Star,
+    /// {"prompt", "completion"}, both taken as they are.
+    PromptCompletion,
+}
+
+impl FormatChoice {
+    /// `None`: to be told by the data.
+    pub fn format(self) -> Option<DataFormat> {
+        match self {
+            Self::Auto => None,
+            Self::Gsm8k => Some(DataFormat::Gsm8k),
+            Self::Star => Some(DataFormat::Star),
+            Self::PromptCompletion => Some(DataFormat::PromptCompletion),
+        }
+    }
+}
+
+/// `--prompt-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum PromptFormatChoice {
+    /// Chat where the checkpoint has a template, else plain.
+    #[default]
+    Auto,
+    /// Text, with BOS where the tokenizer adds it.
+    Plain,
+    /// One user message through the checkpoint's chat template.
+    Chat,
+}
+
+impl PromptFormatChoice {
+    /// `None`: to be told by the model.
+    pub fn format(self) -> Option<PromptFormat> {
+        match self {
+            Self::Auto => None,
+            Self::Plain => Some(PromptFormat::Plain),
+            Self::Chat => Some(PromptFormat::Chat),
+        }
+    }
+}
+
 /// `trainer pretrain`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct PretrainArgs {
     /// Text: {"text"} or {"prompt", "completion"} per line; every line is one document.
     #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
@@ -158,7 +208,7 @@ pub struct PretrainArgs {
 }
 
 /// Shape of a new model.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ShapeArgs {
     #[arg(long, default_value_t = 128)]
     pub hidden_size: usize,
@@ -181,7 +231,7 @@ pub struct ShapeArgs {
 }
 
 /// What `sft` and `pretrain` share.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
     /// Most tokens computed at once; examples are packed under it without seeing each other.
     #[arg(long, default_value_t = 2048)]
@@ -194,7 +244,7 @@ pub struct CommonArgs {
 }
 
 /// Servers to tell about each epoch's checkpoint. One that does not answer never stops training.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct NotifyArgs {
     /// A generation server that should load each checkpoint; may be repeated.
     #[arg(long, value_name = "URL")]
@@ -237,7 +287,7 @@ pub const PRETRAIN_DEFAULTS: OptimizerDefaults = OptimizerDefaults {
 
 /// AdamW, schedule, clipping. (Generic defaults are not possible here: clap keeps a default's text
 /// in a static, which all instances of a generic struct would share.)
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct OptimizerArgs {
     /// Peak learning rate. Default: 1e-5 for sft, 3e-3 for pretrain.
     #[arg(long)]

@@ -1,1 +1,106 @@
+use proto::genserver::v1::control_server::{Control, ControlServer};
+use proto::genserver::v1::{
+    GetLoadRequest, GetLoadResponse, GetModelInfoRequest, GetModelInfoResponse,
+    GetServerInfoRequest, GetServerInfoResponse, ReloadCheckpointResponse, WeightsVersion,
+};
+use tonic::{Request, Response, Status};
 
+use super::*;
+
+/// Loads `good/epoch_1` with the right manifest, refuses others, and never answers for `slow`.
+struct FakeServer;
+
+#[tonic::async_trait]
+impl Control for FakeServer {
+    async fn reload_checkpoint(
+        &self,
+        request: Request<ReloadCheckpointRequest>,
+    ) -> Result<Response<ReloadCheckpointResponse>, Status> {
+        let request = request.into_inner();
+        if request.checkpoint.starts_with("slow") {
+            std::future::pending::<()>().await;
+        }
+        if request.checkpoint != "good/epoch_1" || request.expected_manifest_sha256 != "abc" {
+            return Err(Status::not_found("no such folder"));
+        }
+        let weights = WeightsVersion {
+            number: 2,
+            digest: "d".into(),
+            checkpoint: String::new(),
+        };
+        Ok(Response::new(ReloadCheckpointResponse {
+            old_weights: None,
+            new_weights: Some(weights),
+            load_ms: 1,
+            swap_ms: 3,
+        }))
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<GetServerInfoRequest>,
+    ) -> Result<Response<GetServerInfoResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_model_info(
+        &self,
+        _: Request<GetModelInfoRequest>,
+    ) -> Result<Response<GetModelInfoResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_load(
+        &self,
+        _: Request<GetLoadRequest>,
+    ) -> Result<Response<GetLoadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// Asks a fake server to load `<prefix>/epoch_1`.
+fn notified(prefix: &str) -> Notification {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = tonic::transport::Server::builder().add_service(ControlServer::new(FakeServer));
+    runtime
+        .spawn(service.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));
+    let config = NotifyConfig {
+        servers: vec![address.to_string()],
+        checkpoint_prefix: prefix.to_string(),
+        time_limit: Duration::from_millis(if prefix == "slow" { 200 } else { 20_000 }),
+    };
+    let mut all = notify_all(&config, "epoch_1", "abc");
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+/// The server's new version is reported.
+#[test]
+fn success_names_the_version() {
+    let notification = notified("good/");
+    assert_eq!(notification.checkpoint, "good/epoch_1");
+    let expected = Loaded {
+        weights_number: 2,
+        weights_digest: "d".into(),
+        swap_ms: 3,
+    };
+    assert_eq!(notification.outcome, Ok(expected));
+}
+
+/// A refusal is passed on in the server's words.
+#[test]
+fn refusal_is_a_sentence() {
+    let error = notified("other").outcome.unwrap_err();
+    assert!(error.contains("no such folder"), "{error}");
+}
+
+/// A server that does not answer costs the time limit, no more.
+#[test]
+fn silence_ends_at_the_time_limit() {
+    let error = notified("slow").outcome.unwrap_err();
+    assert!(error.contains("no answer within"), "{error}");
+}

@@ -1,1 +1,200 @@
+use super::*;
+use crate::config::{Checkpointing, OptimizerConfig};
+use crate::metrics::MetricsLog;
+use crate::outputs::Saving;
+use crate::progress::Progress;
+use crate::schedule::ScheduleKind;
+use crate::testing::{examples, tiny_network};
 
+fn schedule(peak_lr: f64) -> Schedule {
+    Schedule {
+        kind: ScheduleKind::Linear,
+        peak_lr,
+        warmup_steps: 0,
+        min_lr_ratio: 0.0,
+    }
+}
+
+fn state(lr: f64) -> TrainState {
+    let config = OptimizerConfig {
+        schedule: schedule(lr),
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        max_grad_norm: 1.0,
+    };
+    let network = tiny_network(true, Checkpointing::Auto);
+    let optimizer = Optimizer::new(config, &network.config);
+    TrainState::new(network, optimizer)
+}
+
+fn plan<'a>(examples: &'a Examples, validation: &'a Examples, epochs: u32) -> Plan<'a> {
+    let window = Window::Examples(3);
+    let order: Vec<u32> = (0..examples.len() as u32).collect();
+    let steps = windows(&order, examples, window).len() as u64;
+    Plan {
+        examples,
+        validation,
+        window,
+        max_tokens_per_micro_batch: 64,
+        schedule: schedule(1e-2),
+        epochs,
+        budget: Budget::Steps(steps * u64::from(epochs)),
+        time_limit: None,
+        seed: 3,
+    }
+}
+
+/// Runs a plan without checkpoints and returns what it said.
+fn run(state: &mut TrainState, plan: &Plan<'_>, stop: &StopFlag) -> (Result<Outcome>, Vec<Event>) {
+    let out = tempfile::tempdir().unwrap();
+    let mut progress = Progress::memory();
+    let metrics = MetricsLog::open(out.path(), 0, &[]).unwrap();
+    let outcome = {
+        let mut outputs = Outputs::new(
+            out.path(),
+            Saving::Never,
+            out.path(),
+            metrics,
+            &mut progress,
+        );
+        train(state, plan, &mut outputs, stop)
+    };
+    (outcome, progress.events().to_vec())
+}
+
+/// One micro-batch of eight examples or eight of one: the same step, although lengths are uneven.
+#[test]
+fn accumulation_equals_one_batch() {
+    let examples = examples(&[14, 3, 9, 4, 12, 6, 3, 20]);
+    let all: Vec<u32> = (0..8).collect();
+    let step = |max_tokens| {
+        let mut state = state(1e-3);
+        let batches = pack(&all, &examples, max_tokens);
+        let report = state.step(&batches, 1e-3).unwrap();
+        (batches.len(), report.loss(), report.grad_norm)
+    };
+    let (one, one_loss, one_norm) = step(1000);
+    let (eight, eight_loss, eight_norm) = step(1);
+    assert_eq!((one, eight), (1, 8));
+    assert!(
+        (one_loss - eight_loss).abs() < 1e-6 * one_loss,
+        "{one_loss} {eight_loss}"
+    );
+    assert!(
+        (one_norm - eight_norm).abs() < 1e-5 * one_norm,
+        "{one_norm} {eight_norm}"
+    );
+}
+
+/// The rate begins at the peak and would be 0 at the step after the last, the partial last window
+/// of every epoch counted.
+#[test]
+fn schedule_counts_real_steps() {
+    let (examples, none) = (examples(&[5; 7]), Examples::default());
+    let plan = plan(&examples, &none, 2);
+    let (outcome, events) = run(&mut state(1e-2), &plan, &StopFlag::default());
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    let rates: Vec<f64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Step { lr, .. } => Some(*lr),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(rates.len(), 6);
+    assert_eq!(rates[0], 1e-2);
+    assert!((rates[5] - 1e-2 / 6.0).abs() < 1e-12, "{rates:?}");
+    assert_eq!(plan.schedule.lr(6, 1.0), 0.0);
+}
+
+/// A tiny model learns eight examples by heart.
+#[test]
+fn overfits_eight_examples() {
+    let (examples, none) = (examples(&[9; 8]), Examples::default());
+    let plan = Plan {
+        window: Window::Examples(8),
+        budget: Budget::Steps(150),
+        epochs: 150,
+        schedule: schedule(2e-2),
+        ..plan(&examples, &none, 150)
+    };
+    let mut state = state(2e-2);
+    run(&mut state, &plan, &StopFlag::default()).0.unwrap();
+    let loss = state.evaluate(&examples, 64).unwrap().unwrap();
+    assert!(loss < 0.05, "{loss}");
+}
+
+/// A loss that is not finite skips the update; five in a row end the run with a reason.
+#[test]
+fn not_finite_steps_are_skipped_then_fatal() {
+    let (examples, none) = (examples(&[9; 30]), Examples::default());
+    let mut state = state(1e-2);
+    let norm = state.network.weights.norm.clone();
+    kernels::tensor::f32_update("test", "norm", &norm, |values| values[0] = f32::NAN).unwrap();
+    let before = state.network.weights.embed.to_vec2::<f32>().unwrap();
+    let (outcome, events) = run(&mut state, &plan(&examples, &none, 1), &StopFlag::default());
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("5 steps in a row"), "{error}");
+    let skipped = |event: &&Event| matches!(event, Event::StepSkipped { .. });
+    assert_eq!(events.iter().filter(skipped).count(), 5);
+    assert_eq!(state.counters.skipped_steps, 5);
+    assert_eq!(
+        state.network.weights.embed.to_vec2::<f32>().unwrap(),
+        before
+    );
+}
+
+/// A raised flag ends the run after the step that is under way.
+#[test]
+fn stop_finishes_the_step() {
+    let (examples, none) = (examples(&[9; 30]), Examples::default());
+    let stop = StopFlag::default();
+    stop.raise();
+    let mut state = state(1e-2);
+    let (outcome, events) = run(&mut state, &plan(&examples, &none, 1), &stop);
+    assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+    assert_eq!(state.counters.steps, 1);
+    assert!(matches!(
+        events.last(),
+        Some(Event::Done {
+            interrupted: true,
+            ..
+        })
+    ));
+}
+
+/// A token budget ends the run in the middle of an epoch, with progress at 1.
+#[test]
+fn token_budget_ends_the_run() {
+    let (examples, none) = (examples(&[9; 30]), Examples::default());
+    let plan = Plan {
+        budget: Budget::Tokens(50),
+        ..plan(&examples, &none, 9)
+    };
+    let mut state = state(1e-2);
+    let (outcome, _) = run(&mut state, &plan, &StopFlag::default());
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    // Three examples of eight inputs a step.
+    assert_eq!((state.counters.steps, state.counters.tokens), (3, 72));
+}
+
+/// Steps do not depend on the number of threads.
+#[test]
+fn threads_change_nothing() {
+    let (examples, none) = (examples(&[14, 3, 9, 4, 12, 6]), Examples::default());
+    let plan = plan(&examples, &none, 2);
+    let weights_after = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let mut state = state(1e-2);
+            run(&mut state, &plan, &StopFlag::default()).0.unwrap();
+            state.network.weights.digest().unwrap()
+        })
+    };
+    assert_eq!(weights_after(1), weights_after(3));
+}
