@@ -4,8 +4,8 @@
 //! Read in this order: [`folder`] (the folder as a whole), [`config`], [`tokenizer`], [`weights`]
 //! with [`load`] and [`save`], then [`llama`], the network.
 //!
-//! Nothing here reads the environment, opens a socket (but [`hub`] with the feature `hub`) or runs
-//! code found in a checkpoint: weights are safetensors only, templates run in a sandbox.
+//! Nothing here reads the environment, opens a socket or runs code found in a checkpoint: weights are
+//! safetensors only, templates run in a sandbox with a limit on their instructions.
 
 pub mod error;
 

@@ -111,7 +111,7 @@ fn llama3_vocab_tiny() -> LlamaConfig {
         num_attention_heads: 4,
         num_key_value_heads: 2,
         head_dim: 16,
-        max_position_embeddings: 8192,
+        max_position_embeddings: 16_384,
         ..three_b()
     }
 }
