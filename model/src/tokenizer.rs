@@ -169,7 +169,7 @@ impl ModelTokenizer {
     /// template refuses the conversation.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
         let ids = match prompt {
-            Prompt::Text(text) => self.with_prefix(self.encode_text(text)?),
+            Prompt::Text(text) => self.with_prefix(&self.encode_text(text)?),
             Prompt::Chat(messages) => {
                 let (rendered, guard) = self.render_guarded(messages, "")?;
                 self.encode_rendered(&rendered, guard)?
@@ -188,7 +188,7 @@ impl ModelTokenizer {
         let prompt_ids = self.encode_prompt(prompt)?;
         let whole = match prompt {
             Prompt::Text(text) => {
-                self.with_prefix(self.encode_text(&format!("{text}{completion}"))?)
+                self.with_prefix(&self.encode_text(&format!("{text}{completion}"))?)
             }
             Prompt::Chat(messages) => {
                 let (rendered, guard) = self.render_guarded(messages, completion)?;
@@ -368,11 +368,11 @@ impl ModelTokenizer {
             .inner
             .bos_id
             .is_some_and(|bos| ids.first() == Some(&bos));
-        Ok(if has_bos { ids } else { self.with_prefix(ids) })
+        Ok(if has_bos { ids } else { self.with_prefix(&ids) })
     }
 
-    fn with_prefix(&self, ids: Vec<u32>) -> Vec<u32> {
-        [&self.inner.prefix[..], &ids].concat()
+    fn with_prefix(&self, ids: &[u32]) -> Vec<u32> {
+        [&self.inner.prefix[..], ids].concat()
     }
 
     fn check_ids(&self, ids: &[u32]) -> Result<()> {
