@@ -74,10 +74,10 @@ fn linear() -> kernels::Result<()> {
         (192, 512),
         (512, 192),
         (192, 1024),
-        (2048, 8192),
+        (2048, 2048),
     ] {
         let w = tensor(&[o, c]);
-        for t in [1, 2, 4, 8, 16, 32, 64, 256, 2048] {
+        for t in [1, 4, 16, 64, 512] {
             let x = tensor(&[t, c]);
             kernels::linear(&x, &w)?;
             let time = best(|| kernels::linear(&x, &w));

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::matmul::{Destination, Mat, MatMut, Threads, matmul};
+use crate::matmul_nt::{Sizes, matmul_nt_into};
 use crate::rows::rows_per_task;
 use crate::simd::{exp_shifted, max};
 use crate::tensor::{dims2, expect_dims, expect_len, f32_tensor, f32_view};
@@ -37,16 +38,14 @@ pub fn cross_entropy(hidden_LC: &Tensor, w_VC: &Tensor, targets: &[u32]) -> Resu
     let (L, V, C) = check(op, hidden_LC, w_VC, targets)?;
     let hidden = f32_view(op, "hidden", hidden_LC)?;
     let w = f32_view(op, "w", w_VC)?;
-    let w = Mat::new(&w, V, C, C);
     let chunk_rows = chunk_rows(L, V);
     let mut logits = vec![0.0; chunk_rows * V];
     let mut nll_sum = 0.0;
     for start in (0..L).step_by(chunk_rows) {
         let rows = chunk_rows.min(L - start);
         let logits = &mut logits[..rows * V];
-        let h = Mat::new(&hidden[start * C..], rows, C, C);
-        let out = MatMut::new(logits, rows, V, V);
-        matmul(out, Destination::Overwrite, (h, w.t()), 1.0, Threads::Pool);
+        let hidden = &hidden[start * C..(start + rows) * C];
+        matmul_nt_into(logits, hidden, &w, Sizes { T: rows, O: V, C });
         nll_sum += sum_nll(logits, V, &targets[start..start + rows], Gradient::None);
     }
     Ok(CrossEntropy {
@@ -72,7 +71,6 @@ pub fn cross_entropy_backward(
     expect_len(op, "dw", V * C, dw_VC.len())?;
     let hidden = f32_view(op, "hidden", hidden_LC)?;
     let w = f32_view(op, "w", w_VC)?;
-    let w = Mat::new(&w, V, C, C);
     let chunk_rows = chunk_rows(L, V);
     let mut logits = vec![0.0; chunk_rows * V];
     let mut dhidden = vec![0.0; L * C];
@@ -80,16 +78,27 @@ pub fn cross_entropy_backward(
     for start in (0..L).step_by(chunk_rows) {
         let rows = chunk_rows.min(L - start);
         let logits = &mut logits[..rows * V];
-        let h = Mat::new(&hidden[start * C..], rows, C, C);
-        let out = MatMut::new(logits, rows, V, V);
-        matmul(out, Destination::Overwrite, (h, w.t()), 1.0, Threads::Pool);
+        let hidden = &hidden[start * C..(start + rows) * C];
+        matmul_nt_into(logits, hidden, &w, Sizes { T: rows, O: V, C });
         let gradient = Gradient::Scaled(grad_scale);
         nll_sum += sum_nll(logits, V, &targets[start..start + rows], gradient);
         let dlogits = Mat::new(logits, rows, V, V);
         let dh = MatMut::new(&mut dhidden[start * C..], rows, C, C);
-        matmul(dh, Destination::Overwrite, (dlogits, w), 1.0, Threads::Pool);
+        matmul(
+            dh,
+            Destination::Overwrite,
+            (dlogits, Mat::new(&w, V, C, C)),
+            1.0,
+            Threads::Pool,
+        );
         let dw = MatMut::new(dw_VC, V, C, C);
-        matmul(dw, Destination::Add, (dlogits.t(), h), 1.0, Threads::Pool);
+        matmul(
+            dw,
+            Destination::Add,
+            (dlogits.t(), Mat::new(hidden, rows, C, C)),
+            1.0,
+            Threads::Pool,
+        );
     }
     Ok((
         CrossEntropy {

@@ -28,6 +28,7 @@ mod kv_cache;
 mod paged_attention;
 
 mod matmul;
+mod matmul_nt;
 mod rows;
 mod simd;
 #[cfg(test)]

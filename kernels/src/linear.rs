@@ -6,21 +6,18 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::matmul::{Destination, Mat, MatMut, Threads, matmul, matmul_new};
+use crate::matmul_nt::{Sizes, matmul_nt};
 use crate::tensor::{dims2, expect_dims, expect_len, f32_tensor, f32_view};
 
-/// y_TO = x_TC · w_OCᵀ.
+/// y_TO = x_TC · w_OCᵀ. A row of y depends on its row of x alone: it has the same bits in every
+/// batch. (The gradients make no such promise.)
 pub fn linear(x_TC: &Tensor, w_OC: &Tensor) -> Result<Tensor> {
     let (T, C) = dims2("linear", "x", x_TC)?;
     let (O, _) = dims2("linear", "w", w_OC)?;
     expect_dims("linear", "w", &[O, C], w_OC)?;
     let x = f32_view("linear", "x", x_TC)?;
     let w = f32_view("linear", "w", w_OC)?;
-    let y = matmul_new(
-        Mat::new(&x, T, C, C),
-        Mat::new(&w, O, C, C).t(),
-        Threads::Pool,
-    );
-    f32_tensor(y, &[T, O])
+    f32_tensor(matmul_nt(&x, &w, Sizes { T, O, C }), &[T, O])
 }
 
 /// dx_TC = dy_TO · w_OC.

@@ -110,3 +110,15 @@ fn zero_tokens() {
     let y = linear(&rng.tensor(&[0, 6]), &rng.tensor(&[3, 6])).unwrap();
     assert_eq!(y.dims(), [0, 3]);
 }
+
+/// A row has the same bits alone and in a batch of any size.
+#[test]
+fn rows_do_not_depend_on_the_batch() {
+    let mut rng = Rng::new(5);
+    let (x, w) = (rng.tensor(&[70, 200]), rng.tensor(&[90, 200]));
+    let all = values(&linear(&x, &w).unwrap());
+    for (first, tokens) in [(0, 1), (69, 1), (10, 5), (3, 40)] {
+        let some = values(&linear(&x.narrow(0, first, tokens).unwrap(), &w).unwrap());
+        assert_eq!(some, all[first * 90..(first + tokens) * 90]);
+    }
+}
