@@ -1,6 +1,7 @@
-//! The forward pass over a paged KV cache. Prefill, a chunk of it and decode are the same call, and a
-//! token's row is computed from its own sequence alone. How many rows there are changes it by rounding
-//! only (about 1e-6), not to the bit: the matrix products choose their loops by it.
+//! The forward pass over a paged KV cache. Prefill, a chunk of it and decode are the same call. A
+//! token's row is computed from its own sequence alone, and is the same to the bit whatever else is in
+//! the batch and however its sequence was cut into chunks: so every operation of `kernels` used here
+//! promises. The slow twin agrees to rounding.
 //!
 //! Shape letters: T tokens of the batch, R rows that logits are wanted for, H query heads, G key and
 //! value heads, D head dimension, C hidden, V vocabulary.
