@@ -39,6 +39,16 @@ struct BatchShape<'a> {
     segments: Segments,
 }
 
+impl<'a> BatchShape<'a> {
+    fn of(batch: &'a MicroBatch) -> Result<Self> {
+        let segments = Segments::from_cu_seqlens(&batch.segment_bounds)?;
+        Ok(Self {
+            positions: &batch.positions,
+            segments,
+        })
+    }
+}
+
 /// What a layer leaves behind for the backward pass.
 enum Kept {
     Activations(LayerActivations),
@@ -87,15 +97,16 @@ impl Network {
         grad_scale: f32,
         gradients: &mut Gradients,
     ) -> Result<f64> {
-        let shape = self.shape(batch)?;
+        let shape = BatchShape::of(batch)?;
         let keep_all = self.keeps_activations(batch.num_tokens());
         let mut x_TC = embedding(&batch.token_ids, &self.weights.embed)?;
         let mut kept = Vec::with_capacity(self.weights.layers.len());
         for weights in &self.weights.layers {
             let (y_TC, activations) = layer::forward(self, weights, &shape, &x_TC)?;
-            kept.push(match keep_all {
-                true => Kept::Activations(activations),
-                false => Kept::Input(x_TC),
+            kept.push(if keep_all {
+                Kept::Activations(activations)
+            } else {
+                Kept::Input(x_TC)
             });
             x_TC = y_TC;
         }
@@ -116,20 +127,12 @@ impl Network {
 
     /// Sum of NLL over the micro-batch's labels, without gradients.
     pub fn evaluate(&self, batch: &MicroBatch) -> Result<f64> {
-        let shape = self.shape(batch)?;
+        let shape = BatchShape::of(batch)?;
         let mut x_TC = embedding(&batch.token_ids, &self.weights.embed)?;
         for weights in &self.weights.layers {
             x_TC = layer::forward(self, weights, &shape, &x_TC)?.0;
         }
         head::loss(self, batch, &x_TC)
-    }
-
-    fn shape<'a>(&self, batch: &'a MicroBatch) -> Result<BatchShape<'a>> {
-        let segments = Segments::from_cu_seqlens(&batch.segment_bounds)?;
-        Ok(BatchShape {
-            positions: &batch.positions,
-            segments,
-        })
     }
 
     fn keeps_activations(&self, num_tokens: usize) -> bool {

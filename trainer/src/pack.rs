@@ -84,13 +84,12 @@ pub fn pack(chosen: &[u32], examples: &Examples, max_tokens: usize) -> Vec<Micro
             .iter_mut()
             .filter(fits)
             .min_by_key(|batch| max_tokens - batch.num_tokens());
-        match fullest {
-            Some(batch) => batch.push(example),
-            None => {
-                let mut batch = MicroBatch::default();
-                batch.push(example);
-                batches.push(batch);
-            }
+        if let Some(batch) = fullest {
+            batch.push(example);
+        } else {
+            let mut batch = MicroBatch::default();
+            batch.push(example);
+            batches.push(batch);
         }
     }
     batches

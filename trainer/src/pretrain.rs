@@ -48,17 +48,14 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
     }
     let source = tokenizer_folder(args, &documents)?;
     let tokenizer = ModelTokenizer::load(&source)?;
-    let (config, weights) = match &args.init_from {
-        Some(dir) => {
-            let folder = ModelFolder::open(dir)?;
-            let weights = Weights::load(dir, &folder.config, candle_core::DType::F32)?;
-            (folder.config, weights)
-        }
-        None => {
-            let config = architecture(args, &tokenizer)?;
-            let weights = random_weights(&config, args.common.seed)?;
-            (config, weights)
-        }
+    let (config, weights) = if let Some(dir) = &args.init_from {
+        let folder = ModelFolder::open(dir)?;
+        let weights = Weights::load(dir, &folder.config, candle_core::DType::F32)?;
+        (folder.config, weights)
+    } else {
+        let config = architecture(args, &tokenizer)?;
+        let weights = random_weights(&config, args.common.seed)?;
+        (config, weights)
     };
     let (examples, validation) = tokenise(&documents, &tokenizer, args)?;
     drop(documents);

@@ -153,7 +153,7 @@ pub fn load_state(found: &CompleteEpoch, saved: SavedState, state: &mut TrainSta
     )?;
     for ((_, weight), values) in state.network.weights.named().iter().zip(masters) {
         f32_update("resume", "weight", weight, |weight| {
-            weight.copy_from_slice(&values)
+            weight.copy_from_slice(&values);
         })?;
     }
     state.optimizer.num_updates = saved.num_updates;

@@ -141,9 +141,10 @@ fn run_loop(
 /// A built-in prompt's name, or a file.
 fn prompt_template(name_or_path: &str) -> Result<PromptTemplate> {
     let path = Path::new(name_or_path);
-    match path.is_file() {
-        true => Ok(PromptTemplate::from_file(path)?),
-        false => Ok(PromptTemplate::by_name(name_or_path)?),
+    if path.is_file() {
+        Ok(PromptTemplate::from_file(path)?)
+    } else {
+        Ok(PromptTemplate::by_name(name_or_path)?)
     }
 }
 
@@ -172,9 +173,10 @@ fn training_config(
         prompt_format: args
             .prompt_format
             .format()
-            .unwrap_or(match tokenizer.has_chat_template() {
-                true => PromptFormat::Chat,
-                false => PromptFormat::Plain,
+            .unwrap_or(if tokenizer.has_chat_template() {
+                PromptFormat::Chat
+            } else {
+                PromptFormat::Plain
             }),
         too_long: args.too_long,
         max_length,

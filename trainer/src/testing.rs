@@ -11,8 +11,16 @@ use crate::forward::Network;
 use crate::init::random_weights;
 use crate::rng::{CounterRng, Stream};
 
-/// Two layers, grouped heads, llama3 rope scaling. `tied` chooses the head.
-pub(crate) fn tiny_config(tied: bool) -> LlamaConfig {
+/// Which output head a tiny model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    Tied,
+    Untied,
+}
+
+/// Two layers and grouped heads; the tied one has llama3 rope scaling, the other none.
+pub(crate) fn tiny_config(head: Head) -> LlamaConfig {
+    let tied = head == Head::Tied;
     LlamaConfig {
         vocab_size: 19,
         hidden_size: 12,
@@ -39,8 +47,8 @@ pub(crate) fn tiny_config(tied: bool) -> LlamaConfig {
 }
 
 /// A tiny network whose weights are large enough for every gradient to be well above rounding.
-pub(crate) fn tiny_network(tied: bool, checkpointing: Checkpointing) -> Network {
-    let config = tiny_config(tied);
+pub(crate) fn tiny_network(head: Head, checkpointing: Checkpointing) -> Network {
+    let config = tiny_config(head);
     let weights = random_weights(&config, 5).unwrap();
     let network = Network::new(config, &weights, checkpointing).unwrap();
     for (index, (_, weight)) in network.weights.named().iter().enumerate() {
@@ -108,7 +116,7 @@ pub(crate) fn write_model_folder(dir: &Path, dtype: StoredDtype) -> LlamaConfig 
         eos_token_ids: vec![trained.special.eos],
         pad_token_id: Some(trained.special.pad),
         dtype,
-        ..tiny_config(true)
+        ..tiny_config(Head::Tied)
     };
     let weights = random_weights(&config, 1).unwrap();
     let beside = tempfile::tempdir().unwrap();

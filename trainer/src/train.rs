@@ -174,7 +174,9 @@ impl TrainState {
             .map(run_lane)
             .collect::<Result<_>>()?;
         let (gradients, others) = self.lanes.split_first_mut().expect("there is a lane");
-        others.iter().for_each(|other| gradients.add(other));
+        for other in others {
+            gradients.add(other);
+        }
         let report = StepReport {
             sum_nll: sums.iter().sum(),
             num_labels,
@@ -197,10 +199,17 @@ impl TrainState {
     /// Mean NLL per label token over `examples`; `None` where there are none.
     pub fn evaluate(&self, examples: &Examples, max_tokens: usize) -> Result<Option<f64>> {
         let all: Vec<u32> = (0..examples.len() as u32).collect();
+        let batches = pack(&all, examples, max_tokens);
         let mut sum = LossSum::default();
-        for batch in pack(&all, examples, max_tokens) {
-            sum.nll += self.network.evaluate(&batch)?;
-            sum.labels += batch.num_labels() as u64;
+        for side_by_side in batches.chunks(self.lanes.len()) {
+            let losses = side_by_side
+                .par_iter()
+                .map(|batch| self.network.evaluate(batch));
+            sum.nll += losses.collect::<Result<Vec<f64>>>()?.iter().sum::<f64>();
+            sum.labels += side_by_side
+                .iter()
+                .map(|batch| batch.num_labels() as u64)
+                .sum::<u64>();
         }
         Ok((sum.labels > 0).then(|| sum.mean()))
     }
@@ -220,11 +229,7 @@ pub fn train(
         let mut losses = LossSum::default();
         for window in windows(&order, plan.examples, plan.window) {
             let started = Instant::now();
-            let batches = pack(
-                &order[window],
-                plan.examples,
-                plan.max_tokens_per_micro_batch,
-            );
+            let batches = state.micro_batches(&order[window], plan);
             let done_before = clock.progress(state.counters);
             let lr = plan.schedule.lr(state.counters.steps, done_before);
             let report = state.step(&batches, lr)?;
@@ -253,9 +258,10 @@ pub fn train(
             }
         }
         state.counters.epochs_done = epoch;
-        let validation_loss = match outputs.saves_epochs() {
-            true => state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?,
-            false => None,
+        let validation_loss = if outputs.saves_epochs() {
+            state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?
+        } else {
+            None
         };
         state.history.push(EpochLosses {
             epoch,

@@ -6,7 +6,7 @@ use candle_nn::rotary_emb::rope_slow;
 
 use super::*;
 use crate::pack::pack;
-use crate::testing::{examples, tiny_network};
+use crate::testing::{Head, examples, tiny_network};
 
 /// NLL sum and gradients of all weights, in order.
 fn gradients_of(network: &Network, batches: &[MicroBatch]) -> (f64, Gradients) {
@@ -32,22 +32,8 @@ fn twin_loss(network: &Network, vars: &[Var], batch: &MicroBatch) -> Tensor {
     };
     let linear = |x: &Tensor, w: &Tensor| x.matmul(&w.t().unwrap()).unwrap();
     let T = batch.num_tokens();
-    let angles: Vec<f32> = (0..T)
-        .flat_map(|t| (0..D / 2).map(move |i| (t, i)))
-        .map(|(t, i)| t as f32 * twin_frequency(config, i) as f32)
-        .collect();
-    let angles = Tensor::from_vec(angles, (T, D / 2), &Device::Cpu).unwrap();
-    let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
-    let blocked: Vec<f32> = (0..T * T)
-        .map(|at| {
-            if at % T > at / T {
-                f32::NEG_INFINITY
-            } else {
-                0.0
-            }
-        })
-        .collect();
-    let mask = Tensor::from_vec(blocked, (T, T), &Device::Cpu).unwrap();
+    let (cos, sin) = twin_rope(config, T);
+    let mask = twin_mask(T);
     let heads = |x: &Tensor, count: usize| {
         x.reshape((1, T, count, D))
             .unwrap()
@@ -99,6 +85,30 @@ fn twin_loss(network: &Network, vars: &[Var], batch: &MicroBatch) -> Tensor {
     picked.neg().unwrap().sum_all().unwrap()
 }
 
+fn twin_rope(config: &LlamaConfig, num_tokens: usize) -> (Tensor, Tensor) {
+    let half = config.head_dim / 2;
+    let angles: Vec<f32> = (0..num_tokens)
+        .flat_map(|t| (0..half).map(move |i| (t, i)))
+        .map(|(t, i)| t as f32 * twin_frequency(config, i) as f32)
+        .collect();
+    let angles = Tensor::from_vec(angles, (num_tokens, half), &Device::Cpu).unwrap();
+    (angles.cos().unwrap(), angles.sin().unwrap())
+}
+
+/// 0 for a key up to the query's own place, minus infinity after it.
+fn twin_mask(num_tokens: usize) -> Tensor {
+    let blocked: Vec<f32> = (0..num_tokens * num_tokens)
+        .map(|at| {
+            if at % num_tokens > at / num_tokens {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    Tensor::from_vec(blocked, (num_tokens, num_tokens), &Device::Cpu).unwrap()
+}
+
 /// Llama 3's scaled frequency of rotation `i`, from the published formula, in f64.
 fn twin_frequency(config: &LlamaConfig, i: usize) -> f64 {
     let base = config
@@ -132,8 +142,8 @@ fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
 /// tied and an untied head, and every weight gets a finite gradient that is not zero.
 #[test]
 fn gradients_equal_autograd() {
-    for tied in [true, false] {
-        let network = tiny_network(tied, Checkpointing::Off);
+    for head in [Head::Tied, Head::Untied] {
+        let network = tiny_network(head, Checkpointing::Off);
         let examples = examples(&[14, 3, 9]);
         let (nll, ours) = gradients_of(&network, &pack(&[0, 1, 2], &examples, 100));
         let named = network.weights.named();
@@ -153,7 +163,7 @@ fn gradients_equal_autograd() {
             let twin = store.get(var.as_tensor()).unwrap().flatten_all().unwrap();
             let twin = twin.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
             let difference = relative_difference(ours, &twin);
-            assert!(difference < 2e-5, "tied {tied} {name}: {difference}");
+            assert!(difference < 2e-5, "{head:?} {name}: {difference}");
             assert!(ours.iter().all(|value| value.is_finite()), "{name}");
             assert!(
                 ours.iter().any(|&value| value != 0.0),
@@ -167,7 +177,7 @@ fn gradients_equal_autograd() {
 #[test]
 fn gradients_equal_finite_differences() {
     const STEP: f32 = 4e-3;
-    let network = tiny_network(true, Checkpointing::Off);
+    let network = tiny_network(Head::Tied, Checkpointing::Off);
     let batches = pack(&[0, 1], &examples(&[12, 7]), 100);
     let (_, gradients) = gradients_of(&network, &batches);
     let loss = || {
@@ -206,8 +216,8 @@ fn gradients_equal_finite_differences() {
 #[test]
 fn checkpointing_changes_nothing() {
     let batches = pack(&[0, 1], &examples(&[12, 7]), 100);
-    let (loss_off, off) = gradients_of(&tiny_network(true, Checkpointing::Off), &batches);
-    let (loss_on, on) = gradients_of(&tiny_network(true, Checkpointing::On), &batches);
+    let (loss_off, off) = gradients_of(&tiny_network(Head::Tied, Checkpointing::Off), &batches);
+    let (loss_on, on) = gradients_of(&tiny_network(Head::Tied, Checkpointing::On), &batches);
     assert_eq!(loss_off.to_bits(), loss_on.to_bits());
     assert_eq!(off.in_order(), on.in_order());
 }
@@ -216,7 +226,7 @@ fn checkpointing_changes_nothing() {
 /// positions leak from one example into the next.
 #[test]
 fn packed_equals_unpacked() {
-    let network = tiny_network(true, Checkpointing::Auto);
+    let network = tiny_network(Head::Tied, Checkpointing::Auto);
     let examples = examples(&[12, 7, 5, 3]);
     let packed = pack(&[0, 1, 2, 3], &examples, 100);
     let alone = pack(&[0, 1, 2, 3], &examples, 1);
@@ -235,7 +245,7 @@ fn packed_equals_unpacked() {
 /// Evaluation and training compute the same loss.
 #[test]
 fn evaluation_equals_training_loss() {
-    let network = tiny_network(false, Checkpointing::Auto);
+    let network = tiny_network(Head::Untied, Checkpointing::Auto);
     let batch = &pack(&[0, 1], &examples(&[12, 7]), 100)[0];
     let (nll, _) = gradients_of(&network, std::slice::from_ref(batch));
     let evaluated = network.evaluate(batch).unwrap();

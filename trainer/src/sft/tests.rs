@@ -44,7 +44,7 @@ impl Setup {
         }
     }
 
-    fn run(&self, args: &SftArgs) -> (Result<Outcome>, Vec<Event>) {
+    fn run(args: &SftArgs) -> (Result<Outcome>, Vec<Event>) {
         let mut progress = Progress::memory();
         let outcome = run(args, &StopFlag::default(), &mut progress);
         (outcome, progress.events().to_vec())
@@ -95,7 +95,7 @@ fn labels_cover_the_answer_and_its_end() {
 #[test]
 fn resume_equals_an_uninterrupted_run() {
     let setup = Setup::new(StoredDtype::Bf16);
-    setup.run(&setup.args("whole", &SMALL)).0.unwrap();
+    Setup::run(&setup.args("whole", &SMALL)).0.unwrap();
     let args = setup.args("parts", &SMALL);
     assert_eq!(
         interrupt_after_epoch_one(args.clone()),
@@ -108,7 +108,7 @@ fn resume_equals_an_uninterrupted_run() {
         "half",
     )
     .unwrap();
-    let (outcome, events) = setup.run(&args);
+    let (outcome, events) = Setup::run(&args);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     assert!(
         matches!(events.first(), Some(Event::Resumed { epoch: 1, .. })),
@@ -158,7 +158,7 @@ fn interrupt_after_epoch_one(mut args: SftArgs) -> Outcome {
 fn epochs_are_complete_folders() {
     let setup = Setup::new(StoredDtype::F32);
     let args = setup.args("out", &SMALL);
-    setup.run(&args).0.unwrap();
+    Setup::run(&args).0.unwrap();
     for epoch in 1..=3 {
         let folder = setup.path(&format!("out/epoch_{epoch}"));
         assert!(verify_folder(&folder).unwrap().is_some());
@@ -166,7 +166,7 @@ fn epochs_are_complete_folders() {
         ModelTokenizer::load(&folder).unwrap();
         assert_eq!(folder.join("trainer_state").exists(), epoch == 3);
     }
-    let (outcome, events) = setup.run(&args);
+    let (outcome, events) = Setup::run(&args);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     let newest = Some(setup.path("out/epoch_3"));
     assert!(matches!(events.last(), Some(Event::Done { path, .. }) if *path == newest));
@@ -176,11 +176,10 @@ fn epochs_are_complete_folders() {
 #[test]
 fn changed_settings_are_refused() {
     let setup = Setup::new(StoredDtype::F32);
-    setup.run(&setup.args("out", &SMALL)).0.unwrap();
+    Setup::run(&setup.args("out", &SMALL)).0.unwrap();
     let mut changed = SMALL;
     changed[3] = "2e-2";
-    let error = setup
-        .run(&setup.args("out", &changed))
+    let error = Setup::run(&setup.args("out", &changed))
         .0
         .unwrap_err()
         .to_string();
@@ -196,12 +195,12 @@ fn changed_settings_are_refused() {
 fn damaged_epoch_is_moved_aside() {
     let setup = Setup::new(StoredDtype::F32);
     let args = setup.args("out", &SMALL);
-    setup.run(&args).0.unwrap();
+    Setup::run(&args).0.unwrap();
     let weights = setup.path("out/epoch_3/model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();
-    let (outcome, events) = setup.run(&args);
+    let (outcome, events) = Setup::run(&args);
     // epoch_2 is whole but has no state any more: an error that says so, not a silent restart.
     let error = outcome.unwrap_err().to_string();
     assert!(
@@ -223,7 +222,7 @@ fn long_examples_are_never_dropped_in_silence() {
     std::fs::write(&file, format!("{text}{long}\n{longer}\n")).unwrap();
     let count = |too_long: &str, out: &str| {
         let more = [&SMALL[..], &["--max-length", "150", "--too-long", too_long]].concat();
-        let (outcome, events) = setup.run(&setup.args(out, &more));
+        let (outcome, events) = Setup::run(&setup.args(out, &more));
         outcome.unwrap();
         let start = events.iter().find_map(|event| match event {
             Event::Start {
@@ -245,8 +244,7 @@ fn long_examples_are_never_dropped_in_silence() {
 fn busy_folder_is_refused() {
     let setup = Setup::new(StoredDtype::F32);
     let _claim = OutFolder::claim(&setup.path("out")).unwrap();
-    let error = setup
-        .run(&setup.args("out", &SMALL))
+    let error = Setup::run(&setup.args("out", &SMALL))
         .0
         .unwrap_err()
         .to_string();
@@ -258,7 +256,7 @@ fn busy_folder_is_refused() {
 fn dead_server_never_stops_training() {
     let setup = Setup::new(StoredDtype::F32);
     let more = [&SMALL[..], &["--server", "http://127.0.0.1:1"]].concat();
-    let (outcome, events) = setup.run(&setup.args("out", &more));
+    let (outcome, events) = Setup::run(&setup.args("out", &more));
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     let failed = |event: &&Event| matches!(event, Event::Notified { ok: false, .. });
     assert_eq!(events.iter().filter(failed).count(), 3);
