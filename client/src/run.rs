@@ -17,6 +17,6 @@ mod state;
 mod trainer_process;
 
 pub use embedded_server::EmbeddedServer;
-pub use settings::{ChooseEpoch, Settings};
+pub use settings::{AcceptPolicy, ChooseEpoch, Settings, Solutions};
 pub use stages::{Experiment, ServerSide, run};
 pub use trainer_process::{TRAINER_COMMAND, trainer_main};

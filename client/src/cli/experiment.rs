@@ -32,7 +32,7 @@ pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), Clien
         (Some(server), Some(checkpoint_root)) => {
             let server = resolve::connect(server, &args.server.connection, &interrupt).await?;
             ServerSide::Remote {
-                server,
+                server: Box::new(server),
                 checkpoint_root,
             }
         }
@@ -132,7 +132,7 @@ async fn finish(experiment: Experiment) -> Result<(), ClientError> {
     experiment
         .progress
         .say(&format!("experiment in {}", out.display()));
-    let results = crate::run::run(experiment).await?;
+    let results = Box::pin(crate::run::run(experiment)).await?;
     print(&table(&results, &out))
 }
 

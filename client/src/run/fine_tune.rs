@@ -85,7 +85,7 @@ impl Kind {
     pub(super) fn train_file(self, lab: &Lab) -> PathBuf {
         match self {
             Self::Star => lab.path("bootstrap").join(ACCEPTED_FILE),
-            Self::Vanilla => lab.inputs.fit_path.clone(),
+            Self::Vanilla => lab.inputs.solutions_path.clone(),
         }
     }
 }

@@ -3,10 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use data::{question::Question, split::Holdout};
+use data::{annotation, question::Question, split::Holdout};
 
-use super::settings::Settings;
+use super::settings::{Settings, Solutions};
 use crate::{error::ClientError, files, session::Questions};
+
+/// Keeps this split apart from the trainer's own one, which takes the plain seed: with the same one
+/// the trainer would find all its validation questions gone.
+const HELD_OUT_SALT: u64 = 0x5eed_0f0a_1d0a_7e57;
 
 /// The questions of an experiment.
 #[derive(Debug)]
@@ -14,9 +18,10 @@ pub(super) struct Inputs {
     /// Of the whole files.
     pub(super) train_sha256: String,
     pub(super) test_sha256: String,
-    /// What is bootstrapped and trained on, also as a file for the trainer.
+    /// What is bootstrapped and trained on.
     pub(super) fit: Questions,
-    pub(super) fit_path: PathBuf,
+    /// The same questions with the solutions that vanilla SFT learns.
+    pub(super) solutions_path: PathBuf,
     pub(super) held_out: Questions,
     pub(super) test: Questions,
 }
@@ -31,7 +36,7 @@ impl Inputs {
         let train = Questions::read(train, settings.num_train)?;
         let test = Questions::read(test, settings.num_test)?;
         refuse_overlap(&train, &test)?;
-        let holdout = Holdout::new(settings.held_out_fraction, settings.seed)
+        let holdout = Holdout::new(settings.held_out_fraction, settings.seed ^ HELD_OUT_SALT)
             .map_err(|error| ClientError::Usage(error.to_string()))?;
         let (mut held_out, fit): (Vec<Question>, Vec<Question>) = train
             .list
@@ -48,13 +53,15 @@ impl Inputs {
         }
         let folder = out.join("data");
         files::create_folder(&folder)?;
-        let (fit_path, fit) = write(&folder.join("fit.jsonl"), fit)?;
-        let (_, held_out) = write(&folder.join("held_out.jsonl"), held_out)?;
+        let fit = write(&folder.join("fit.jsonl"), fit)?;
+        let held_out = write(&folder.join("held_out.jsonl"), held_out)?;
+        let solutions_path = folder.join("solutions.jsonl");
+        write(&solutions_path, solutions(&fit.list, settings.solutions))?;
         Ok(Self {
             train_sha256: train.sha256,
             test_sha256: test.sha256.clone(),
             fit,
-            fit_path,
+            solutions_path,
             held_out,
             test,
         })
@@ -81,8 +88,21 @@ fn refuse_overlap(train: &Questions, test: &Questions) -> Result<(), ClientError
     }
 }
 
+/// The questions as vanilla SFT learns them.
+fn solutions(questions: &[Question], how: Solutions) -> Vec<Question> {
+    let answer = |answer: &str| match how {
+        Solutions::AsWritten => answer.to_owned(),
+        Solutions::WithoutAnnotations => annotation::strip(answer),
+    };
+    let each = |question: &Question| Question {
+        answer: answer(&question.answer),
+        ..question.clone()
+    };
+    questions.iter().map(each).collect()
+}
+
 /// Writes questions with their ids, so that both sides keep them, and gives the set as read back.
-fn write(path: &Path, questions: Vec<Question>) -> Result<(PathBuf, Questions), ClientError> {
+fn write(path: &Path, questions: Vec<Question>) -> Result<Questions, ClientError> {
     let mut text = String::new();
     for question in &questions {
         let line = serde_json::json!({
@@ -98,12 +118,11 @@ fn write(path: &Path, questions: Vec<Question>) -> Result<(PathBuf, Questions), 
         files::write_atomic(path, text.as_bytes())?;
     }
     let sha256 = files::sha256_hex(text.as_bytes());
-    let set = Questions {
+    Ok(Questions {
         path: path.display().to_string(),
         sha256,
         list: questions,
-    };
-    Ok((path.to_owned(), set))
+    })
 }
 
 #[cfg(test)]
@@ -134,7 +153,8 @@ mod tests {
         let (first, second) = (prepare(), prepare());
         assert_eq!(first.fit.list, second.fit.list);
         assert_eq!(first.fit.list.len() + first.held_out.list.len(), 200);
-        let read = data::question::read_questions(&first.fit_path).unwrap();
+        let path = dir.path().join("data/fit.jsonl");
+        let read = data::question::read_questions(&path).unwrap();
         assert_eq!(read.questions, first.fit.list);
         assert_eq!(read.sha256, first.fit.sha256);
     }

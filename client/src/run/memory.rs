@@ -17,7 +17,7 @@ fn peak_in(path: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// `VmHWM:	  123456 kB`, in bytes.
+/// `VmHWM: 123456 kB`, in bytes.
 fn high_water_mark(status: &str) -> Option<u64> {
     let line = status
         .lines()

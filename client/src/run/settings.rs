@@ -13,6 +13,15 @@ pub enum ChooseEpoch {
     Last,
 }
 
+/// What vanilla SFT learns of GSM8K's calculator annotations (`<<2*3=6>>`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Solutions {
+    AsWritten,
+    /// Nothing calculates for the model at test time, so the annotations are only noise there.
+    WithoutAnnotations,
+}
+
 /// Which rationales become training data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +49,7 @@ pub struct Settings {
     /// Name of the extraction rule.
     pub rule: String,
     pub policy: AcceptPolicy,
+    pub solutions: Solutions,
     /// Only the first so many questions of the file.
     pub num_train: Option<usize>,
     pub num_test: Option<usize>,
@@ -76,6 +86,7 @@ impl Settings {
             max_tokens: 1024,
             rule: "numeric".to_owned(),
             policy: AcceptPolicy::Sound,
+            solutions: Solutions::WithoutAnnotations,
             num_train: None,
             num_test: None,
             held_out_fraction: 0.03,
@@ -104,6 +115,7 @@ impl Settings {
             max_tokens: 256,
             rule: "report".to_owned(),
             policy: AcceptPolicy::Report,
+            solutions: Solutions::AsWritten,
             choose_epoch: ChooseEpoch::Last,
             ..Self::sound()
         }

@@ -39,7 +39,7 @@ pub enum ServerSide {
     Embedded,
     /// Elsewhere; its checkpoint root is also a folder of this machine.
     Remote {
-        server: Server,
+        server: Box<Server>,
         checkpoint_root: PathBuf,
     },
 }
@@ -79,7 +79,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
     };
     let base = checkpoints.place_base(&experiment.model)?;
     let (embedded, server) = match experiment.server {
-        ServerSide::Remote { server, .. } => (None, server),
+        ServerSide::Remote { server, .. } => (None, *server),
         ServerSide::Embedded => {
             experiment
                 .progress
@@ -117,7 +117,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
         let digest = lab.context.server.model().await?.weights.digest;
         lab.state.set_base_digest(&digest)?;
     }
-    let results = lab.all_stages().await;
+    let results = Box::pin(lab.all_stages()).await;
     if let Some(embedded) = embedded {
         embedded.shut_down().await?;
     }

@@ -23,7 +23,7 @@ pub const TRAINER_COMMAND: &str = "trainer";
 /// Follows it: the process that must live for this one to live.
 const PARENT_FLAG: &str = "--parent-process";
 /// A trainer finishes its step and leaves; a step of a large model takes a while.
-const STOP_GRACE: Duration = Duration::from_secs(60);
+const STOP_GRACE: Duration = Duration::from_mins(1);
 /// Enough of the end of the log to see why it failed.
 const LOG_TAIL_LINES: usize = 5;
 

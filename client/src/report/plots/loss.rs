@@ -101,7 +101,7 @@ pub(super) fn draw<B: DrawingBackend>(
         })
         .draw()?;
     chart
-        .draw_series(LineSeries::new(steps, BLUE.mix(0.3)))?
+        .draw_series(LineSeries::new(steps, BLUE.mix(0.35).stroke_width(2)))?
         .label("training, each step")
         .legend(|(x, y)| {
             PathElement::new(vec![(x, y), (x + 22, y)], BLUE.mix(0.3).stroke_width(2))
@@ -110,6 +110,9 @@ pub(super) fn draw<B: DrawingBackend>(
         (train, BLUE, "training, mean of epoch"),
         (validation, VERMILLION, "validation"),
     ] {
+        if points.is_empty() {
+            continue;
+        }
         let marks = points.clone();
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(3)))?
