@@ -78,6 +78,8 @@ impl Admission {
 
     /// Room for a request now, or a refusal.
     pub(crate) fn admit(&self, scope: IdScope, request_id: &str) -> Result<Permit, RequestError> {
+        // First, since a drain takes all the room there is.
+        self.refuse_while_draining()?;
         let room =
             Arc::clone(&self.room)
                 .try_acquire_owned()
@@ -88,9 +90,14 @@ impl Admission {
     }
 
     /// Waits for room: for batches, which read their next item only then.
-    pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
-        let room = Arc::clone(&self.room).acquire_owned().await;
-        room.expect("the semaphore is never closed")
+    pub(crate) async fn room(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled() => Err(RequestError::Draining),
+            room = Arc::clone(&self.room).acquire_owned() => {
+                Ok(room.expect("the semaphore is never closed"))
+            }
+        }
     }
 
     /// A request for which there is room.
@@ -100,9 +107,7 @@ impl Admission {
         scope: IdScope,
         request_id: &str,
     ) -> Result<Permit, RequestError> {
-        if self.is_draining() {
-            return Err(RequestError::Draining);
-        }
+        self.refuse_while_draining()?;
         if request_id.is_empty() {
             return Ok(Permit {
                 room: Some(room),
@@ -122,6 +127,14 @@ impl Admission {
             room: Some(room),
             id: Some(id),
         })
+    }
+
+    fn refuse_while_draining(&self) -> Result<(), RequestError> {
+        if self.is_draining() {
+            Err(RequestError::Draining)
+        } else {
+            Ok(())
+        }
     }
 
     /// From now on every request is refused.

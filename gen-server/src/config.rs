@@ -386,9 +386,13 @@ fn model_dir(model: &str, mistakes: &mut Vec<Mistake>) -> PathBuf {
     match hub::resolve(model, &hub_environment()) {
         Ok(dir) => dir,
         Err(error) => {
+            let problem = format!(
+                "{error}; give a folder with config.json, tokenizer.json and model.safetensors, or \
+                 org/name of a downloaded model"
+            );
             mistakes.push(Mistake {
                 option: "--model",
-                problem: error.to_string(),
+                problem,
             });
             PathBuf::from(model)
         }

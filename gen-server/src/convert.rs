@@ -77,24 +77,23 @@ pub(crate) fn parse(
         limits,
         violations: Vec::new(),
     };
-    parser.check(
-        request.request_id.len() <= MAX_REQUEST_ID_BYTES,
-        "request_id",
-        || {
-            format!(
-                "expected at most {MAX_REQUEST_ID_BYTES} bytes, found {}",
-                request.request_id.len()
-            )
-        },
-    );
+    let num_id_bytes = request.request_id.len();
+    if num_id_bytes > MAX_REQUEST_ID_BYTES {
+        let problem =
+            format!("expected at most {MAX_REQUEST_ID_BYTES} bytes, found {num_id_bytes}");
+        parser.refuse("request_id", problem);
+    }
     let prompt = parser.prompt(request.prompt);
     let sampling = request.sampling.unwrap_or_default();
     parser.sampling(&sampling);
     let stopping = request.stopping.unwrap_or_default();
     parser.stopping(&stopping);
-    parser.check(request.time_limit_ms != Some(0), "time_limit_ms", || {
-        "expected at least 1, found 0; leave it out for no limit".to_owned()
-    });
+    if request.time_limit_ms == Some(0) {
+        parser.refuse(
+            "time_limit_ms",
+            "expected at least 1, found 0; leave it out for no limit",
+        );
+    }
     let (Some(prompt), true) = (prompt, parser.violations.is_empty()) else {
         return Err(RequestError::Invalid(parser.violations));
     };
@@ -132,58 +131,55 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn check(&mut self, holds: bool, field: &str, problem: impl FnOnce() -> String) {
-        if !holds {
-            self.violations.push(Violation::new(field, problem()));
-        }
+    fn refuse(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+        self.violations.push(Violation::new(field, problem));
     }
 
     fn prompt(&mut self, prompt: Option<pb::generate_request::Prompt>) -> Option<Prompt> {
         use pb::generate_request::Prompt as Asked;
-        let Some(prompt) = prompt else {
-            self.check(false, "prompt", || {
-                "expected one of text, chat and token_ids, found none".to_owned()
-            });
-            return None;
-        };
-        Some(match prompt {
-            Asked::Text(text) => {
-                self.check(!text.is_empty(), "text", || {
-                    "expected a prompt, found an empty text".to_owned()
-                });
-                Prompt::Text(text)
+        match prompt {
+            None => {
+                self.refuse(
+                    "prompt",
+                    "expected one of text, chat and token_ids, found none",
+                );
+                None
             }
-            Asked::Chat(chat) => Prompt::Chat(self.chat(chat)),
-            Asked::TokenIds(token_ids) => {
-                self.check(!token_ids.ids.is_empty(), "token_ids.ids", || {
-                    "expected a prompt, found no ids".to_owned()
-                });
+            Some(Asked::Text(text)) => {
+                if text.is_empty() {
+                    self.refuse("text", "expected a prompt, found an empty text");
+                }
+                Some(Prompt::Text(text))
+            }
+            Some(Asked::Chat(chat)) => Some(Prompt::Chat(self.chat(chat))),
+            Some(Asked::TokenIds(token_ids)) => {
+                if token_ids.ids.is_empty() {
+                    self.refuse("token_ids.ids", "expected a prompt, found no ids");
+                }
                 self.vocabulary("token_ids.ids", &token_ids.ids);
-                Prompt::TokenIds(token_ids.ids)
+                Some(Prompt::TokenIds(token_ids.ids))
             }
-        })
+        }
     }
 
     fn chat(&mut self, chat: pb::Chat) -> Vec<ChatMessage> {
-        self.check(self.limits.has_chat_template, "chat", || {
-            "this model has no chat template; send the prompt as text, or start the server with \
-             --chat-template"
-                .to_owned()
-        });
+        if !self.limits.has_chat_template {
+            let problem = "this model has no chat template; send the prompt as text, or start the \
+                           server with --chat-template";
+            self.refuse("chat", problem);
+        }
         let num_messages = chat.messages.len();
-        self.check(
-            (1..=MAX_CHAT_MESSAGES).contains(&num_messages),
-            "chat.messages",
-            || format!("expected 1 to {MAX_CHAT_MESSAGES} messages, found {num_messages}"),
-        );
+        if !(1..=MAX_CHAT_MESSAGES).contains(&num_messages) {
+            let problem =
+                format!("expected 1 to {MAX_CHAT_MESSAGES} messages, found {num_messages}");
+            self.refuse("chat.messages", problem);
+        }
         for (index, message) in chat.messages.iter().enumerate().take(MAX_CHAT_MESSAGES) {
-            let is_known = ["system", "user", "assistant"].contains(&message.role.as_str());
-            self.check(is_known, &format!("chat.messages[{index}].role"), || {
-                format!(
-                    "expected system, user or assistant, found {:?}",
-                    shortened(&message.role)
-                )
-            });
+            if !["system", "user", "assistant"].contains(&message.role.as_str()) {
+                let found = shortened(&message.role);
+                let problem = format!("expected system, user or assistant, found {found:?}");
+                self.refuse(format!("chat.messages[{index}].role"), problem);
+            }
         }
         let messages = chat.messages.into_iter();
         messages
@@ -195,43 +191,42 @@ impl Parser<'_> {
     }
 
     fn sampling(&mut self, sampling: &pb::SamplingParams) {
+        // Ranges and comparisons also refuse what is not a number.
         let temperature = sampling.temperature.unwrap_or(0.0);
-        self.check(
-            (0.0..=MAX_TEMPERATURE).contains(&temperature),
-            "sampling.temperature",
-            || format!("expected 0 (greedy) to {MAX_TEMPERATURE}, found {temperature}"),
-        );
+        if !(0.0..=MAX_TEMPERATURE).contains(&temperature) {
+            let problem = format!("expected 0 (greedy) to {MAX_TEMPERATURE}, found {temperature}");
+            self.refuse("sampling.temperature", problem);
+        }
         let top_p = sampling.top_p.unwrap_or(1.0);
-        self.check(top_p > 0.0 && top_p <= 1.0, "sampling.top_p", || {
-            format!("expected more than 0 and at most 1, found {top_p}")
-        });
+        let is_in_range = top_p > 0.0 && top_p <= 1.0;
+        if !is_in_range {
+            let problem = format!("expected more than 0 and at most 1, found {top_p}");
+            self.refuse("sampling.top_p", problem);
+        }
     }
 
     fn stopping(&mut self, stopping: &pb::StoppingCriteria) {
-        self.check(
-            stopping.max_tokens != Some(0),
-            "stopping.max_tokens",
-            || "expected at least 1, found 0; leave it out for the server's default".to_owned(),
-        );
+        if stopping.max_tokens == Some(0) {
+            let problem = "expected at least 1, found 0; leave it out for the server's default";
+            self.refuse("stopping.max_tokens", problem);
+        }
         let num_stops = stopping.stop.len();
-        self.check(num_stops <= MAX_STOP_STRINGS, "stopping.stop", || {
-            format!("expected at most {MAX_STOP_STRINGS} strings, found {num_stops}")
-        });
+        if num_stops > MAX_STOP_STRINGS {
+            let problem = format!("expected at most {MAX_STOP_STRINGS} strings, found {num_stops}");
+            self.refuse("stopping.stop", problem);
+        }
         for (index, stop) in stopping.stop.iter().enumerate().take(MAX_STOP_STRINGS) {
-            let num_bytes = stop.len();
-            let field = format!("stopping.stop[{index}]");
-            self.check(
-                (1..=MAX_STOP_STRING_BYTES).contains(&num_bytes),
-                &field,
-                || format!("expected 1 to {MAX_STOP_STRING_BYTES} bytes, found {num_bytes}"),
-            );
+            if !(1..=MAX_STOP_STRING_BYTES).contains(&stop.len()) {
+                let found = stop.len();
+                let problem = format!("expected 1 to {MAX_STOP_STRING_BYTES} bytes, found {found}");
+                self.refuse(format!("stopping.stop[{index}]"), problem);
+            }
         }
         let num_ids = stopping.stop_token_ids.len();
-        self.check(
-            num_ids <= MAX_STOP_TOKEN_IDS,
-            "stopping.stop_token_ids",
-            || format!("expected at most {MAX_STOP_TOKEN_IDS} ids, found {num_ids}"),
-        );
+        if num_ids > MAX_STOP_TOKEN_IDS {
+            let problem = format!("expected at most {MAX_STOP_TOKEN_IDS} ids, found {num_ids}");
+            self.refuse("stopping.stop_token_ids", problem);
+        }
         self.vocabulary("stopping.stop_token_ids", &stopping.stop_token_ids);
     }
 
@@ -239,9 +234,8 @@ impl Parser<'_> {
     fn vocabulary(&mut self, field: &str, ids: &[u32]) {
         let vocab_size = self.limits.vocab_size;
         if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id >= vocab_size) {
-            self.check(false, &format!("{field}[{index}]"), || {
-                format!("expected an id below {vocab_size}, found {id}")
-            });
+            let problem = format!("expected an id below {vocab_size}, found {id}");
+            self.refuse(format!("{field}[{index}]"), problem);
         }
     }
 }

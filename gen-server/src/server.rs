@@ -191,9 +191,8 @@ async fn stop_engine(engine: EngineHandle, thread: JoinHandle<()>) {
         engine.stop();
         thread.join()
     };
-    match tokio::task::spawn_blocking(end).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => tracing::error!("the engine's thread ended by a panic"),
+    if !matches!(tokio::task::spawn_blocking(end).await, Ok(Ok(()))) {
+        tracing::error!("the engine's thread ended by a panic");
     }
 }
 

@@ -140,10 +140,10 @@ impl Shared {
         let parsed = convert::parse(request, &self.limits)?;
         let deadline = deadline(&parsed, origin);
         let room: OwnedSemaphorePermit = match deadline {
-            Deadline::None => self.admission.room().await,
+            Deadline::None => self.admission.room().await?,
             Deadline::TimeLimit(at) | Deadline::Call(at) => {
                 let room = tokio::time::timeout_at(at, self.admission.room()).await;
-                room.map_err(|_| RequestError::DeadlineExceeded)?
+                room.map_err(|_| RequestError::DeadlineExceeded)??
             }
         };
         let permit = self

@@ -48,6 +48,11 @@ async fn draining_refuses_and_ends_when_idle() {
     let idle = admission.idle();
     tokio::pin!(idle);
     assert!(futures::poll!(&mut idle).is_pending());
+    assert_eq!(
+        admission.admit(ANY, "b").unwrap_err(),
+        RequestError::Draining
+    );
+    assert_eq!(admission.room().await.unwrap_err(), RequestError::Draining);
     drop(permit);
     idle.await;
 }

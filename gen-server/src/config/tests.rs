@@ -48,20 +48,27 @@ fn all_mistakes_are_reported_at_once() {
         "--num-blocks",
         "0",
     ]);
-    expect![[r#""#]].assert_eq(&found);
+    expect![[r#"
+        --num-blocks: expected at least 1, found 0
+        --chat-template: expected auto, none, hf-llama3.2, meta-llama3 or an existing file, found "nonesuch"
+        --checkpoint-root: no folder at /nonexistent/root; create it before the start
+        --block-size: expected 1 to 1024, found 0
+        --max-num-batched-tokens: expected at least --max-num-seqs (64), since each sequence takes a token of the step, found 32
+        --threads: expected at least 1, found 0"#]].assert_eq(&found);
 }
 
 /// A model that is nowhere is one mistake, with what to do.
 #[test]
 fn a_missing_model_is_named() {
     let args = Args::try_parse_from(["gen-server", "--model", "/nonexistent/model"]).unwrap();
-    expect![[r#""#]].assert_eq(&ServerConfig::from_args(&args).unwrap_err().to_string());
+    expect!["--model: /nonexistent/model: does not exist; give a folder with config.json, tokenizer.json and model.safetensors, or org/name of a downloaded model"]
+        .assert_eq(&ServerConfig::from_args(&args).unwrap_err().to_string());
 }
 
 /// Other hosts may only come in with a token, or when the operator says that anybody may.
 #[test]
 fn an_open_address_needs_a_token() {
-    expect![[r#""#]].assert_eq(&mistakes(&["--listen", "0.0.0.0:0"]));
+    expect!["--listen: 0.0.0.0:0 can be reached by other hosts: give --auth-token-file FILE, or --insecure to let everybody on the network generate and reload"].assert_eq(&mistakes(&["--listen", "0.0.0.0:0"]));
     ServerConfig::from_args(&args(&["--listen", "0.0.0.0:0", "--insecure"])).unwrap();
     ServerConfig::from_args(&args(&["--listen", "127.0.0.1:0"])).unwrap();
     ServerConfig::from_args(&args(&["--listen", "[::1]:0"])).unwrap();
@@ -82,5 +89,5 @@ fn an_open_address_needs_a_token() {
     );
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
     std::fs::write(&file, "short\n").unwrap();
-    expect![[r#""#]].assert_eq(&mistakes(&with_token));
+    expect!["--auth-token-file: the token must be at least 16 printable ASCII characters without spaces, found 5 bytes; `openssl rand -hex 32` makes one"].assert_eq(&mistakes(&with_token));
 }

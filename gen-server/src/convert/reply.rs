@@ -14,7 +14,7 @@ pub(crate) fn response(request_id: String, whole: Piece) -> pb::GenerateResponse
         request_id,
         text: whole.text,
         token_ids: whole.token_ids,
-        finish: whole.end.map(finish),
+        finish: whole.end.as_ref().map(finish),
     }
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn chunk(request_id: String, piece: Piece) -> pb::GenerateChunk {
         request_id,
         text: piece.text,
         token_ids: piece.token_ids,
-        finish: piece.end.map(finish),
+        finish: piece.end.as_ref().map(finish),
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn batch_error(request_id: String, error: &RequestError) -> pb::Batch
     }
 }
 
-fn finish(end: End) -> pb::Finish {
+fn finish(end: &End) -> pb::Finish {
     let reason = match end.reason {
         FinishReason::Stop => pb::FinishReason::Stop,
         FinishReason::Length => pb::FinishReason::Length,

@@ -81,14 +81,36 @@ fn every_violation_is_reported() {
         }),
         time_limit_ms: Some(0),
     };
-    check_refused(request, &expect![[r#""#]]);
+    check_refused(
+        request,
+        &expect![[r"
+        request_id: expected at most 256 bytes, found 300
+        token_ids.ids[1]: expected an id below 100, found 100
+        sampling.temperature: expected 0 (greedy) to 100, found NaN
+        sampling.top_p: expected more than 0 and at most 1, found 0
+        stopping.max_tokens: expected at least 1, found 0; leave it out for the server's default
+        stopping.stop[1]: expected 1 to 256 bytes, found 0
+        stopping.stop_token_ids[0]: expected an id below 100, found 100
+        time_limit_ms: expected at least 1, found 0; leave it out for no limit
+    "]],
+    );
 }
 
 /// A request without a prompt, an empty one, and a conversation without a template.
 #[test]
 fn prompts_are_checked() {
-    check_refused(pb::GenerateRequest::default(), &expect![[r#""#]]);
-    check_refused(text(""), &expect![[r#""#]]);
+    check_refused(
+        pb::GenerateRequest::default(),
+        &expect![[r"
+        prompt: expected one of text, chat and token_ids, found none
+    "]],
+    );
+    check_refused(
+        text(""),
+        &expect![[r"
+        text: expected a prompt, found an empty text
+    "]],
+    );
     let message = pb::ChatMessage {
         role: "wizard".to_owned(),
         content: "hi".to_owned(),
@@ -100,7 +122,13 @@ fn prompts_are_checked() {
         prompt: Some(Asked::Chat(chat)),
         ..pb::GenerateRequest::default()
     };
-    check_refused(request, &expect![[r#""#]]);
+    check_refused(
+        request,
+        &expect![[r#"
+        chat: this model has no chat template; send the prompt as text, or start the server with --chat-template
+        chat.messages[0].role: expected system, user or assistant, found "wizard"
+    "#]],
+    );
 }
 
 /// A prompt that leaves no room for an answer is refused, not cut.
@@ -108,7 +136,7 @@ fn prompts_are_checked() {
 fn long_prompts_are_refused() {
     check_prompt_length(63, &limits()).unwrap();
     let error = check_prompt_length(64, &limits()).unwrap_err();
-    expect![[r#""#]].assert_eq(&error.to_string());
+    expect!["prompt: expected 1 to 63 tokens, found 64; prompt and answer together have at most 64 tokens here"].assert_eq(&error.to_string());
     check_prompt_length(0, &limits()).unwrap_err();
 }
 
@@ -122,10 +150,7 @@ fn call_timeouts_are_read() {
     };
     assert_eq!(timeout("500m"), Some(Duration::from_millis(500)));
     assert_eq!(timeout("2S"), Some(Duration::from_secs(2)));
-    assert_eq!(
-        timeout("99999999H"),
-        Some(Duration::from_secs(99_999_999 * 3600))
-    );
+    assert_eq!(timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
     for nonsense in ["", "m", "5", "5x", "-5m", "123456789m"] {
         assert_eq!(timeout(nonsense), None, "{nonsense:?}");
     }

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Since the start, or as of the last step.
+#[expect(clippy::struct_field_names, reason = "counts are named num_")]
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     num_running: AtomicU64,
@@ -17,6 +18,7 @@ pub(crate) struct Gauges {
 }
 
 /// How loaded the engine is after a step.
+#[expect(clippy::struct_field_names, reason = "counts are named num_")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Load {
     pub num_running: usize,

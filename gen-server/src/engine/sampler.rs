@@ -51,7 +51,7 @@ pub(crate) fn sample(
 
 /// The most likely token, the first of equals; `None` if a logit is NaN or +∞, or all are −∞.
 pub(crate) fn argmax(logits: &[f32]) -> Option<u32> {
-    // Two passes, since the first vectorises: `sum` is finite or −∞ exactly if no logit is bad.
+    // Two passes, since the first has no branches and vectorises.
     let mut largest = f32::NEG_INFINITY;
     let mut any_bad = false;
     for &logit in logits {
@@ -63,7 +63,7 @@ pub(crate) fn argmax(logits: &[f32]) -> Option<u32> {
     }
     logits
         .iter()
-        .position(|&logit| logit == largest)
+        .position(|&logit| logit >= largest)
         .map(|index| index as u32)
 }
 

@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Everything ends within a bounded number of steps, and as it should.
-    fn finish(mut self) {
+    fn finish(mut self) -> Tally {
         let mut num_steps = 0;
         self.step();
         while self.engine.has_work() {
@@ -164,19 +164,38 @@ impl World {
             assert!(num_steps < 200_000, "the engine makes no progress");
         }
         assert_eq!(self.engine.scheduler.pool().num_used(), 0);
-        let mut num_failed = 0;
+        let mut tally = Tally {
+            num_preemptions: self.engine.scheduler.num_preemptions_total(),
+            num_swaps: self.swaps.len(),
+            ..Tally::default()
+        };
         for mut asked in self.asked {
             let Some(events) = asked.events.take() else {
+                tally.num_cancelled += 1;
                 continue;
             };
-            num_failed += usize::from(!check_answer(&asked, events));
+            let is_answered = check_answer(&asked, events);
+            tally.num_answered += usize::from(is_answered);
+            tally.num_failed += usize::from(!is_answered);
         }
-        assert!(num_failed == 0 || self.num_failing_steps > 0);
+        assert!(tally.num_failed == 0 || self.num_failing_steps > 0);
         for mut swap in self.swaps {
             swap.try_recv()
                 .expect("a swap that was asked for is committed");
         }
+        tally
     }
+}
+
+/// What happened in a history: a simulation in which nothing happens proves nothing.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "counts are named num_")]
+struct Tally {
+    num_answered: usize,
+    num_failed: usize,
+    num_cancelled: usize,
+    num_swaps: usize,
+    num_preemptions: u64,
 }
 
 /// False if the request was failed by a failing step.
@@ -212,17 +231,28 @@ fn check_answer(asked: &Asked, mut events: mpsc::Receiver<Event>) -> bool {
     true
 }
 
-/// 60 worlds of 1,000 turns each.
+/// 60 worlds of 1,000 turns each, in which everything happens many times.
 #[test]
 fn every_history_keeps_the_promises() {
+    let mut all = Tally::default();
     for seed in 0..60 {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             for _ in 0..1_000 {
                 world.turn();
             }
-            world.finish();
+            world.finish()
         });
-        assert!(result.is_ok(), "seed {seed}: see the panic above");
+        let tally = result.unwrap_or_else(|_| panic!("seed {seed}: see the panic above"));
+        all.num_answered += tally.num_answered;
+        all.num_failed += tally.num_failed;
+        all.num_cancelled += tally.num_cancelled;
+        all.num_swaps += tally.num_swaps;
+        all.num_preemptions += tally.num_preemptions;
     }
+    assert!(all.num_answered > 10_000, "{all:?}");
+    assert!(all.num_failed > 20, "{all:?}");
+    assert!(all.num_cancelled > 1_000, "{all:?}");
+    assert!(all.num_swaps > 100, "{all:?}");
+    assert!(all.num_preemptions > 1_000, "{all:?}");
 }

@@ -29,6 +29,7 @@ pub(super) fn answers(
     let batch = Batch {
         shared,
         items,
+        has_more_items: true,
         origin,
         answers,
         window,
@@ -41,6 +42,7 @@ pub(super) fn answers(
 struct Batch {
     shared: Arc<Shared>,
     items: Streaming<pb::BatchRequest>,
+    has_more_items: bool,
     origin: Origin,
     answers: mpsc::Sender<Result<pb::BatchResponse, Status>>,
     window: usize,
@@ -58,29 +60,34 @@ enum Turn {
 
 impl Batch {
     async fn run(mut self) {
-        let mut has_more = true;
-        while has_more || !self.under_way.is_empty() {
-            match self.next_turn(has_more).await {
+        while self.has_more_items || !self.under_way.is_empty() {
+            match self.next_turn().await {
                 Turn::Item(Ok(Some(item))) => self.begin(item.request.unwrap_or_default()),
-                Turn::Item(Ok(None)) => has_more = false,
+                Turn::Item(Ok(None)) => self.has_more_items = false,
                 Turn::Answer(answer) => {
                     if self.answers.send(Ok(answer)).await.is_err() {
                         return;
                     }
                 }
-                // The call is broken or over: nobody is there to answer to.
-                Turn::Item(Err(_)) | Turn::ClientGone => return,
+                Turn::ClientGone => return,
+                // An item that cannot be decoded, or a broken connection: where the next item
+                // would begin is not known, so the call ends; what is under way is cancelled.
+                Turn::Item(Err(status)) => return self.end(status).await,
                 Turn::DeadlinePassed => {
-                    let status = convert::request_status(&RequestError::DeadlineExceeded);
-                    drop(self.answers.send(Err(status)).await);
-                    return;
+                    let error = RequestError::DeadlineExceeded;
+                    return self.end(convert::request_status(&error)).await;
                 }
             }
         }
     }
 
-    async fn next_turn(&mut self, has_more: bool) -> Turn {
-        let has_room = has_more && self.under_way.len() < self.window;
+    async fn end(self, status: Status) {
+        // An error means that the client is gone.
+        drop(self.answers.send(Err(status)).await);
+    }
+
+    async fn next_turn(&mut self) -> Turn {
+        let has_room = self.has_more_items && self.under_way.len() < self.window;
         let deadline = async {
             match self.origin.call_deadline {
                 Deadline::Call(at) | Deadline::TimeLimit(at) => sleep_until(at).await,

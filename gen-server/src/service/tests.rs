@@ -190,7 +190,7 @@ pub(super) fn request(id: &str, prompt: &[u32], max_tokens: u32) -> pb::Generate
 
 /// A prompt that differs from item to item.
 pub(super) fn prompt(index: u32) -> Vec<u32> {
-    (0..1 + index % 20)
+    (0..=index % 20)
         .map(|at| (index.wrapping_mul(31) + at * 7) % 97)
         .collect()
 }

@@ -21,7 +21,7 @@ fn run_history(seed: u64, num_events: u64) {
         let random = mix(seed << 32 | event);
         let table = (random % 6) as usize;
         let context = format!("seed {seed}, event {event}");
-        if random >> 8 & 3 == 0 {
+        if (random >> 8).is_multiple_of(4) {
             for block in &tables[table] {
                 owners[block.0 as usize] = None;
             }

@@ -115,7 +115,7 @@ impl History {
             parts.push(format!("preempted {num_preempted}"));
         }
         let free = self.scheduler.pool().num_free();
-        writeln!(self.told, "{step:>2}  {:<48}free {free}", parts.join(", ")).unwrap();
+        writeln!(self.told, "{step:<2}  {:<48}free {free}", parts.join(", ")).unwrap();
     }
 }
 
@@ -127,12 +127,12 @@ fn prefills_are_chunked_and_share_steps() {
         limits(16, 4, 8, 4),
         "0 add a 10 3
          0 add b 2 2",
-        &expect![[r#"
-             0  a prefill 0..8                                  free 13
-             1  a prefill 8..10, b prefill 0..2                 free 12
-             2  a decode, b decode, b ends                      free 13
-             3  a decode, a ends                                free 16
-        "#]],
+        &expect![[r"
+            0   a prefill 0..8                                  free 13
+            1   a prefill 8..10, b prefill 0..2                 free 12
+            2   a decode, b decode, b ends                      free 13
+            3   a decode, a ends                                free 16
+        "]],
     );
 }
 
@@ -144,11 +144,11 @@ fn admission_needs_room_for_the_whole_prompt_in_order() {
         "0 add a 8 2
          0 add b 12 1
          0 add c 4 1",
-        &expect![[r#"
-             0  a prefill 0..8                                  free 2
-             1  a decode, a ends                                free 4
-             2  b prefill 0..12, c prefill 0..4, b ends, c ends free 4
-        "#]],
+        &expect![[r"
+            0   a prefill 0..8                                  free 2
+            1   a decode, a ends                                free 4
+            2   b prefill 0..12, c prefill 0..4, b ends, c ends free 4
+        "]],
     );
 }
 
@@ -159,18 +159,18 @@ fn the_newest_is_preempted_and_recomputed() {
         limits(3, 4, 32, 4),
         "0 add a 4 7
          0 add b 4 4",
-        &expect![[r#"
-             0  a prefill 0..4, b prefill 0..4                  free 1
-             1  a decode, preempted 1                           free 1
-             2  a decode                                        free 1
-             3  a decode                                        free 1
-             4  a decode                                        free 1
-             5  a decode                                        free 0
-             6  a decode, a ends                                free 3
-             7  b prefill 0..5                                  free 1
-             8  b decode                                        free 1
-             9  b decode, b ends                                free 3
-        "#]],
+        &expect![[r"
+            0   a prefill 0..4, b prefill 0..4                  free 1
+            1   a decode, preempted 1                           free 1
+            2   a decode                                        free 1
+            3   a decode                                        free 1
+            4   a decode                                        free 1
+            5   a decode                                        free 0
+            6   a decode, a ends                                free 3
+            7   b prefill 0..5                                  free 1
+            8   b decode                                        free 1
+            9   b decode, b ends                                free 3
+        "]],
     );
 }
 
@@ -182,11 +182,11 @@ fn cancel_frees_blocks() {
         "0 add a 8 20
          0 add b 16 1
          2 cancel a",
-        &expect![[r#"
-             0  a prefill 0..8                                  free 2
-             1  a decode                                        free 1
-             2  b prefill 0..16, b ends                         free 4
-        "#]],
+        &expect![[r"
+            0   a prefill 0..8                                  free 2
+            1   a decode                                        free 1
+            2   b prefill 0..16, b ends                         free 4
+        "]],
     );
 }
 
@@ -198,11 +198,11 @@ fn num_seqs_is_limited() {
         "0 add a 2 2
          0 add b 2 3
          0 add c 2 1",
-        &expect![[r#"
-             0  a prefill 0..2, b prefill 0..2                  free 14
-             1  a decode, b decode, a ends                      free 15
-             2  b decode, c prefill 0..2, b ends, c ends        free 16
-        "#]],
+        &expect![[r"
+            0   a prefill 0..2, b prefill 0..2                  free 14
+            1   a decode, b decode, a ends                      free 15
+            2   b decode, c prefill 0..2, b ends, c ends        free 16
+        "]],
     );
 }
 
@@ -216,20 +216,20 @@ fn only_readmission_before_a_swap() {
          1 close
          1 add c 1 1
          12 open",
-        &expect![[r#"
-             0  a prefill 0..4, b prefill 0..4                  free 1
-             1  a decode, preempted 1                           free 1
-             2  a decode                                        free 1
-             3  a decode                                        free 1
-             4  a decode                                        free 1
-             5  a decode, a ends                                free 3
-             6  b prefill 0..5                                  free 1
-             7  b decode                                        free 1
-             8  b decode, b ends                                free 3
-             9                                                  free 3
+        &expect![[r"
+            0   a prefill 0..4, b prefill 0..4                  free 1
+            1   a decode, preempted 1                           free 1
+            2   a decode                                        free 1
+            3   a decode                                        free 1
+            4   a decode                                        free 1
+            5   a decode, a ends                                free 3
+            6   b prefill 0..5                                  free 1
+            7   b decode                                        free 1
+            8   b decode, b ends                                free 3
+            9                                                   free 3
             10                                                  free 3
             11                                                  free 3
             12  c prefill 0..1, c ends                          free 3
-        "#]],
+        "]],
     );
 }
