@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::tensor::f32_view;
 use model::dtype::StoredDtype;
-use model::manifest::Manifest;
+use model::manifest::{self, Manifest, file_sha256};
 use model::save::{save_checkpoint, sync_folder};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub(crate) const STATE_FORMAT_VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedCheckpoint {
     pub path: PathBuf,
-    /// [`Manifest::digest`]: pins every file of the folder.
+    /// sha256 of `manifest.json` as it lies on disk: pins every file of the folder.
     pub manifest_sha256: String,
 }
 
@@ -62,7 +62,8 @@ pub fn save_epoch(
     let beside = out.join(format!(".epoch_{epoch}.tmp-{}", std::process::id()));
     write_model(&beside, tokenizer_source, config.save_dtype, &state.network)?;
     write_state(&beside.join(STATE_FOLDER), config, state)?;
-    let manifest = Manifest::write(&beside)?;
+    Manifest::write(&beside)?;
+    let manifest_sha256 = file_sha256(&beside.join(manifest::FILE_NAME))?;
     sync_folder(&beside)?;
     let path = out.join(format!("epoch_{epoch}"));
     std::fs::rename(&beside, &path).map_err(TrainError::io(&path))?;
@@ -76,7 +77,7 @@ pub fn save_epoch(
     }
     Ok(SavedCheckpoint {
         path,
-        manifest_sha256: manifest.digest(),
+        manifest_sha256,
     })
 }
 
@@ -89,7 +90,8 @@ pub fn save_model(
 ) -> Result<SavedCheckpoint> {
     let beside = out.join(format!(".model.tmp-{}", std::process::id()));
     write_model(&beside, tokenizer_source, dtype, network)?;
-    let manifest = Manifest::write(&beside)?;
+    Manifest::write(&beside)?;
+    let manifest_sha256 = file_sha256(&beside.join(manifest::FILE_NAME))?;
     sync_folder(&beside)?;
     let path = out.join("model");
     let old = out.join(format!(".model.old-{}", std::process::id()));
@@ -101,7 +103,7 @@ pub fn save_model(
     remove_folder(&old)?;
     Ok(SavedCheckpoint {
         path,
-        manifest_sha256: manifest.digest(),
+        manifest_sha256,
     })
 }
 

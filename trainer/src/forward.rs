@@ -57,18 +57,19 @@ enum Kept {
 }
 
 impl Network {
-    /// Takes a copy of `weights` in f32.
+    /// Takes `weights` over, in f32. Tensors that are f32 already are not copied: whoever shares them
+    /// sees them change.
     pub fn new(
         config: LlamaConfig,
-        weights: &Weights,
+        weights: Weights,
         checkpointing: Checkpointing,
     ) -> Result<Self> {
-        let tensors = weights.named().into_iter().map(|(_, tensor)| {
-            Ok(tensor
-                .to_dtype(candle_core::DType::F32)?
-                .force_contiguous()?
-                .copy()?)
-        });
+        let named = weights.named();
+        drop(weights);
+        let tensors = named
+            .into_iter()
+            .map(|(_, tensor)| Ok(tensor.to_dtype(candle_core::DType::F32)?.contiguous()?));
+        // A new list, since loaded weights remember the digest of their files.
         let weights = Weights::from_tensors(&config, tensors)?;
         let rope = rope_table(&config, config.max_position_embeddings);
         Ok(Self {

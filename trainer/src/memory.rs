@@ -8,8 +8,7 @@ pub(crate) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const LARGEST: libc::c_int = libc::c_int::MAX;
-        // SAFETY: mallopt only sets numbers inside the allocator; it is called before other threads
-        // exist and has no other preconditions.
+        // SAFETY: mallopt only sets numbers inside the allocator, under the allocator's own lock.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
             libc::mallopt(libc::M_TRIM_THRESHOLD, LARGEST);

@@ -70,8 +70,7 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
             details: "no document of two tokens or more".to_string(),
         });
     }
-    let network = Network::new(config, &weights, args.common.checkpointing)?;
-    drop(weights);
+    let network = Network::new(config, weights, args.common.checkpointing)?;
     let optimizer = Optimizer::new(optimizer_config.clone(), &network.config);
     let mut state = TrainState::new(network, optimizer);
     let sets = (&examples, &validation);

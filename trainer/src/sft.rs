@@ -60,8 +60,7 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
             ),
         });
     }
-    let network = Network::new(folder.config, &weights, config.checkpointing)?;
-    drop(weights);
+    let network = Network::new(folder.config, weights, config.checkpointing)?;
     let optimizer = Optimizer::new(config.optimizer.clone(), &network.config);
     let mut state = TrainState::new(network, optimizer);
     if let Some(found) = newest_complete_epoch(&runtime.out, progress)? {

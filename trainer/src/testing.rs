@@ -50,7 +50,7 @@ pub(crate) fn tiny_config(head: Head) -> LlamaConfig {
 pub(crate) fn tiny_network(head: Head, checkpointing: Checkpointing) -> Network {
     let config = tiny_config(head);
     let weights = random_weights(&config, 5).unwrap();
-    let network = Network::new(config, &weights, checkpointing).unwrap();
+    let network = Network::new(config, weights, checkpointing).unwrap();
     for (index, (_, weight)) in network.weights.named().iter().enumerate() {
         let rng = CounterRng::new(
             9,

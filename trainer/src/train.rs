@@ -257,6 +257,13 @@ pub fn train(
                 return outputs.finish(state, plan, Outcome::Finished);
             }
         }
+        if losses.labels == 0 {
+            let last = format!("every step of epoch {epoch} was skipped");
+            return Err(TrainError::NotFinite {
+                count: skipped_in_a_row,
+                last,
+            });
+        }
         state.counters.epochs_done = epoch;
         let validation_loss = if outputs.saves_epochs() {
             state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?

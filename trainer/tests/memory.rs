@@ -56,7 +56,7 @@ fn network() -> Network {
         pad_token_id: None,
     };
     let weights = random_weights(&config, 1).expect("a valid config");
-    Network::new(config, &weights, Checkpointing::Auto).expect("weights of that config")
+    Network::new(config, weights, Checkpointing::Auto).expect("weights of that config")
 }
 
 /// Twenty forward and backward passes hold what one does. One activation of this batch is over 3 kB;
