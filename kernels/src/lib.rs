@@ -28,6 +28,8 @@ mod kv_cache;
 mod paged_attention;
 
 mod matmul;
+#[cfg(target_arch = "x86_64")]
+mod matmul_nn;
 mod matmul_nt;
 mod rows;
 mod simd;

@@ -1,5 +1,5 @@
-//! A safe door to crate `gemm`: strided views of slices, checked when they are made. Nothing here
-//! knows about tensors.
+//! A safe door to products of matrices: strided views of slices, checked when they are made, and
+//! the choice between crate `gemm` and our own kernel. Nothing here knows about tensors.
 //!
 //! Each element is one sum over k in a fixed order, whatever the number of threads.
 #![expect(
@@ -9,14 +9,17 @@
 
 use gemm::Parallelism;
 
+#[cfg(target_arch = "x86_64")]
+use crate::matmul_nn;
+
 /// A read-only matrix in a slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mat<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
 }
 
 impl<'a> Mat<'a> {
@@ -116,6 +119,15 @@ pub(crate) fn matmul(
         dst.rows,
         dst.columns
     );
+    #[cfg(target_arch = "x86_64")]
+    {
+        let is_dense = dst.row_stride == dst.columns && scale.to_bits() == 1.0_f32.to_bits();
+        if threads == Threads::Pool && is_dense && matmul_nn::is_available(a, b) {
+            // SAFETY: `dst` is a live exclusive borrow, dense, of a.rows by b.columns values.
+            unsafe { matmul_nn::fill(dst.data.as_mut_ptr(), destination, a, b) };
+            return;
+        }
+    }
     // SAFETY: `dst` is a live exclusive borrow whose extent its constructor checked.
     unsafe {
         call_gemm(
@@ -133,10 +145,29 @@ pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, threads: Threads) -> Vec<f32> {
     assert_eq!(a.columns, b.rows, "inner dimensions of a product");
     let len = a.rows * b.columns;
     let mut values = Vec::with_capacity(len);
-    // SAFETY: the capacity holds a.rows rows of b.columns values at stride b.columns; with
-    // `Overwrite` gemm writes every element and reads none before, so all `len` are initialised.
+    // SAFETY: the capacity holds a.rows rows of b.columns values at stride b.columns; every
+    // element is written and none is read before, so all `len` are initialised.
     unsafe {
         let dst: *mut f32 = values.as_mut_ptr();
+        fill_new(dst, (a, b), threads);
+        values.set_len(len);
+    }
+    values
+}
+
+/// Writes a·b to a.rows·b.columns values at `dst`.
+///
+/// # Safety
+/// `dst` must be valid for these writes, and be nobody else's.
+unsafe fn fill_new(dst: *mut f32, (a, b): (Mat<'_>, Mat<'_>), threads: Threads) {
+    #[cfg(target_arch = "x86_64")]
+    if threads == Threads::Pool && matmul_nn::is_available(a, b) {
+        // SAFETY: the caller's promise; the kernel is available.
+        unsafe { matmul_nn::fill(dst, Destination::Overwrite, a, b) };
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
         call_gemm(
             dst,
             b.columns,
@@ -144,9 +175,7 @@ pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, threads: Threads) -> Vec<f32> {
             (a, b),
             (1.0, threads),
         );
-        values.set_len(len);
-    }
-    values
+    };
 }
 
 /// # Safety

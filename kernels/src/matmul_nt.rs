@@ -141,7 +141,10 @@ fn rectangles(Sizes { T, O, C }: Sizes, num_threads: usize) -> Vec<Rectangle> {
         x_parts = num_tasks.min(T / 48).max(1);
         w_parts = num_tasks.div_ceil(x_parts).min(O.div_ceil(GROUP)).max(1);
     }
-    let x_step = T.div_ceil(x_parts).next_multiple_of(12).clamp(1, MAX_X_ROWS);
+    let x_step = T
+        .div_ceil(x_parts)
+        .next_multiple_of(12)
+        .clamp(1, MAX_X_ROWS);
     let w_step = O.div_ceil(w_parts).next_multiple_of(GROUP).max(GROUP);
     let part = |start: usize, step: usize, end: usize| start..end.min(start + step);
     (0..T)
