@@ -1,10 +1,14 @@
 //! The leak filter: hint rationales that lean on the answer they were shown.
 //!
 //! A rationale written with the answer in view can say "since the answer is 18" or put the number
-//! down at the end without a calculation that makes it. Trained on, both teach guessing. The signs
+//! down at the end without a calculation that makes it, or bend a calculation until it arrives there.
+//! Trained on, all three teach guessing. The signs
 //! below come from such texts; each is counted by its reason, so that what the filter costs is seen.
 
-use crate::number::{Number, scan};
+use crate::{
+    equation,
+    number::{Number, scan},
+};
 use serde::{Deserialize, Serialize};
 
 /// Why a hint rationale looks as if it leaned on the hint.
@@ -21,6 +25,8 @@ pub enum LeakReason {
     SinceTheAnswer,
     /// "the hint"
     TheHint,
+    /// An equation is false: its result was bent to the answer.
+    FalseEquation,
     /// The final number comes only in the last sentence, and no equation there makes it.
     Underived,
 }
@@ -55,6 +61,9 @@ pub fn find_leaks(rationale: &str, gold: Number) -> Vec<LeakReason> {
         .filter(|(_, phrase)| says(phrase))
         .map(|(reason, _)| *reason)
         .collect();
+    if equation::first_false(rationale).is_some() {
+        reasons.push(LeakReason::FalseEquation);
+    }
     if is_underived(rationale, gold) {
         reasons.push(LeakReason::Underived);
     }

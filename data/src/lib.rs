@@ -6,6 +6,7 @@
 pub mod number;
 
 pub mod annotation;
+pub mod equation;
 pub mod question;
 
 pub mod prompt;

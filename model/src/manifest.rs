@@ -59,14 +59,15 @@ impl Manifest {
     pub fn write(dir: &Path) -> Result<Self> {
         let manifest = Self::measure(dir)?;
         let path = dir.join(FILE_NAME);
-        let mut text =
-            serde_json::to_string_pretty(&manifest).map_err(|source| ModelError::Json {
-                path: path.clone(),
-                source,
-            })?;
-        text.push('\n');
-        crate::save::write_synced(&path, text.as_bytes())?;
+        crate::save::write_synced(&path, manifest.file_text().as_bytes())?;
         Ok(manifest)
+    }
+
+    fn file_text(&self) -> String {
+        // BTreeMap and a fixed field order make the text canonical.
+        let text =
+            serde_json::to_string_pretty(self).expect("strings and numbers always serialise");
+        text + "\n"
     }
 
     /// Reads `dir/manifest.json`; `None` where the folder has none.
@@ -156,12 +157,11 @@ impl Manifest {
         Ok(())
     }
 
-    /// sha256 (hex) of the manifest's own content: one value that pins every file. The trainer sends
-    /// it along with a reload, so that the server loads exactly what was written.
+    /// sha256 (hex) of `manifest.json` as [`Manifest::write`] writes it: one value that pins every
+    /// file. The trainer sends it along with a reload, so that the server loads exactly what was
+    /// written.
     pub fn digest(&self) -> String {
-        // BTreeMap and a fixed field order make the compact form canonical.
-        let text = serde_json::to_vec(self).expect("strings and numbers always serialise");
-        sha256_hex(&text)
+        sha256_hex(self.file_text().as_bytes())
     }
 }
 

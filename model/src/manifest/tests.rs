@@ -23,6 +23,12 @@ fn an_untouched_folder_is_verified() {
         Manifest::measure(dir.path()).unwrap().digest(),
         manifest.digest()
     );
+    let file = dir.path().join(FILE_NAME);
+    assert_eq!(
+        file_sha256(&file).unwrap(),
+        manifest.digest(),
+        "the digest is the file's own: the server checks it against the file"
+    );
 }
 
 /// One changed byte, a shorter file, a missing file and an unlisted weight file are each refused.
