@@ -1,0 +1,221 @@
+//! The three programs as child processes: called to their end, or started, watched and killed.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A machine that is busy with other things must not fail a test; a program that hangs must.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(4);
+/// Between two looks at a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A program and its arguments, to be called.
+#[derive(Debug)]
+pub(crate) struct Call {
+    command: Command,
+}
+
+/// What a program left when it had ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// `None` where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A program under way. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    /// Its stdout and stderr, as files: nobody has to read them while it runs.
+    output: TempDir,
+}
+
+/// `star <words>`.
+pub(crate) fn star<const N: usize>(words: [&str; N]) -> Call {
+    Call::new(env!("CARGO_BIN_EXE_it-star"), words)
+}
+
+/// `trainer <words>`.
+pub(crate) fn trainer<const N: usize>(words: [&str; N]) -> Call {
+    Call::new(env!("CARGO_BIN_EXE_it-trainer"), words)
+}
+
+/// `gen-server <words>`.
+pub(crate) fn gen_server<const N: usize>(words: [&str; N]) -> Call {
+    Call::new(env!("CARGO_BIN_EXE_it-gen-server"), words)
+}
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// When it has not before the deadline.
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(
+            start.elapsed() < DEADLINE,
+            "{what}: not within {DEADLINE:?}"
+        );
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+impl Call {
+    fn new<const N: usize>(program: &str, words: [&str; N]) -> Self {
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null());
+        // What the developer's shell says about servers and logs is not for tests.
+        for name in ["STAR_SERVER", "STAR_LOG", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        Self { command }
+    }
+
+    /// A flag with a value, such as a path.
+    pub(crate) fn with(mut self, flag: &str, value: impl Into<OsString>) -> Self {
+        self.command.arg(flag).arg(value.into());
+        self
+    }
+
+    /// An argument without a flag.
+    pub(crate) fn and(mut self, value: impl Into<OsString>) -> Self {
+        self.command.arg(value.into());
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Running {
+        let output = tempfile::tempdir().expect("a temporary folder");
+        let file = |name: &str| File::create(output.path().join(name)).expect("a log file");
+        self.command.stdout(file("stdout")).stderr(file("stderr"));
+        let child = self
+            .command
+            .spawn()
+            .expect("the program was built for this test");
+        Running { child, output }
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn end(self) -> Ended {
+        self.start().end()
+    }
+
+    /// Runs it to its end, which must be a good one; gives what it printed.
+    pub(crate) fn succeed(self) -> String {
+        let shown = format!("{:?}", self.command);
+        let ended = self.end();
+        assert_eq!(
+            ended.code,
+            Some(0),
+            "{shown}\n{}\n{}",
+            ended.stdout,
+            ended.stderr
+        );
+        ended.stdout
+    }
+
+    /// Runs it to its end, which must have this exit code; gives its one sentence on stderr.
+    pub(crate) fn fail_with(self, code: i32) -> String {
+        let shown = format!("{:?}", self.command);
+        let ended = self.end();
+        assert_eq!(
+            ended.code,
+            Some(code),
+            "{shown}\n{}\n{}",
+            ended.stdout,
+            ended.stderr
+        );
+        assert!(
+            !ended.stderr.contains("panicked"),
+            "{shown}\n{}",
+            ended.stderr
+        );
+        ended.stderr
+    }
+}
+
+impl Running {
+    pub(crate) fn stdout(&self) -> String {
+        read(&self.output.path().join("stdout"))
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        read(&self.output.path().join("stderr"))
+    }
+
+    /// Its end, if it has come.
+    pub(crate) fn poll(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours")
+    }
+
+    /// Waits until `condition` holds.
+    ///
+    /// # Panics
+    /// When the program ends before.
+    pub(crate) fn wait_until(&mut self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        wait_for(what, || {
+            if condition(self) {
+                return Some(());
+            }
+            let end = self.poll();
+            assert!(
+                end.is_none(),
+                "{what}: it ended before ({end:?})\n{}",
+                self.stderr()
+            );
+            None
+        });
+    }
+
+    /// `kill -9`. False if it had ended by itself.
+    pub(crate) fn kill(mut self) -> bool {
+        if self.poll().is_some() {
+            return false;
+        }
+        self.child.kill().expect("the child is ours");
+        let status = self.child.wait().expect("the child is ours");
+        status.code().is_none()
+    }
+
+    /// SIGTERM, then its end.
+    pub(crate) fn terminate(self) -> Ended {
+        use rustix::process::{Pid, Signal, kill_process};
+        let id = Pid::from_child(&self.child);
+        kill_process(id, Signal::TERM).expect("the child is ours");
+        self.end()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let status = wait_for("the end of a program", || self.poll());
+        Ended {
+            code: status.code(),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(path: &Path) -> String {
+    let bytes = fs::read(path).expect("the program's output");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
