@@ -1,19 +1,14 @@
-//! What the operator typed ([`Args`]) becomes what the server runs with ([`ServerConfig`]). The only
+//! What the server runs with ([`ServerConfig`]) and what can be wrong with it. With `args` the only
 //! reader of arguments and environment; all mistakes are reported at once. Nothing here loads a model.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod args;
 
-use clap::{Parser, ValueEnum};
-use model::{
-    hub::{self, HubEnvironment},
-    template::TemplateChoice,
-};
+use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use model::template::TemplateChoice;
+
+pub use self::args::{Args, LogFormat};
 
 #[cfg(test)]
 mod tests;
@@ -33,116 +28,11 @@ pub(crate) const DEFAULT_GRACE_MS: u64 = 30_000;
 /// An auth token shorter than this can be guessed.
 const MIN_AUTH_TOKEN_BYTES: usize = 16;
 
-const EXAMPLES: &str = "\
-Examples:
-  # A model folder, for programs on this machine
-  gen-server --model data/demo/model
-
-  # With hot swap: checkpoints are named relative to the root, as in `star reload star/epoch_2`
-  gen-server --model runs/base --checkpoint-root runs --listen 127.0.0.1:50051
-
-  # Any free port; other programs read the address from the file
-  gen-server --model runs/base --listen 127.0.0.1:0 --endpoint-file runs/endpoint
-
-  # For other hosts: needs a token, which clients send as `authorization: Bearer <token>`
-  gen-server --model runs/base --listen 0.0.0.0:50051 --auth-token-file ~/.star-token
-";
-
-/// The command line of `gen-server`.
-#[derive(Debug, Clone, Parser)]
-#[command(name = "gen-server", version, about = "Generation server: gRPC in, tokens out", after_help = EXAMPLES)]
-pub struct Args {
-    /// Model folder in Hugging Face layout, or `org/name` in the local Hugging Face cache
-    #[arg(long, value_name = "DIR|ORG/NAME")]
-    pub model: String,
-
-    /// Folder below which `ReloadCheckpoint` finds checkpoints; without it every reload is refused
-    #[arg(long, value_name = "DIR")]
-    pub checkpoint_root: Option<PathBuf>,
-
-    /// Address to listen on; port 0 takes a free one and prints it
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051")]
-    pub listen: SocketAddr,
-
-    /// Write the address here once the server accepts requests (whole or not at all)
-    #[arg(long, value_name = "FILE")]
-    pub endpoint_file: Option<PathBuf>,
-
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    pub device: Device,
-
-    /// KV cache size in blocks [default: sized for --max-num-seqs, at most 512 MiB]
-    #[arg(long, value_name = "N", conflicts_with = "kv_cache_mib")]
-    pub num_blocks: Option<u32>,
-
-    /// KV cache size in MiB
-    #[arg(long, value_name = "MIB")]
-    pub kv_cache_mib: Option<u32>,
-
-    /// Tokens in a KV block
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_BLOCK_SIZE)]
-    pub block_size: u32,
-
-    /// Most sequences computed in one step
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_NUM_SEQS)]
-    pub max_num_seqs: u32,
-
-    /// Most tokens computed in one step
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MAX_NUM_BATCHED_TOKENS)]
-    pub max_num_batched_tokens: u32,
-
-    /// Most requests admitted and not yet finished; beyond it RESOURCE_EXHAUSTED
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_QUEUED_REQUESTS)]
-    pub max_queued_requests: u32,
-
-    /// max_tokens of a request that does not say
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MAX_TOKENS)]
-    pub default_max_tokens: u32,
-
-    /// Chat template: `auto` (the checkpoint's own), `none`, `hf-llama3.2`, `meta-llama3` or a file
-    #[arg(long, value_name = "NAME|FILE", default_value = "auto")]
-    pub chat_template: String,
-
-    /// Date that the chat template writes, such as "26 Jul 2024" [default: the template's own]
-    #[arg(long, value_name = "DATE")]
-    pub template_date: Option<String>,
-
-    /// Threads that compute [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-
-    /// File with the token that callers must send as `authorization: Bearer <token>`
-    #[arg(long, value_name = "FILE")]
-    pub auth_token_file: Option<PathBuf>,
-
-    /// Listen on other than a loopback address without a token
-    #[arg(long)]
-    pub insecure: bool,
-
-    /// On SIGTERM or SIGINT: how long running requests may take to finish
-    #[arg(long, value_name = "MS", default_value_t = DEFAULT_GRACE_MS)]
-    pub grace_ms: u64,
-
-    /// How to write the log (stderr)
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-}
-
 /// Where the model is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {
     /// All cores of this machine, f32.
     Cpu,
-}
-
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// How large the KV cache is; its memory is allocated once, at start.
@@ -263,50 +153,6 @@ impl ServerConfig {
         }
     }
 
-    /// What was typed, resolved and checked.
-    pub fn from_args(args: &Args) -> Result<Self, ConfigError> {
-        let mut mistakes = Vec::new();
-        let config = Self {
-            model_dir: model_dir(&args.model, &mut mistakes),
-            checkpoint_root: args.checkpoint_root.clone(),
-            device: args.device,
-            kv_cache: kv_cache_size(args, &mut mistakes),
-            block_size: args.block_size,
-            max_num_seqs: args.max_num_seqs,
-            max_num_batched_tokens: args.max_num_batched_tokens,
-            max_queued_requests: args.max_queued_requests,
-            default_max_tokens: args.default_max_tokens,
-            chat_template: chat_template(&args.chat_template, &mut mistakes),
-            template_date: args.template_date.clone(),
-            threads: args.threads,
-            auth_token: read_auth_token(args.auth_token_file.as_deref(), &mut mistakes),
-            grace: Duration::from_millis(args.grace_ms),
-        };
-        if !args.listen.ip().is_loopback() && args.auth_token_file.is_none() && !args.insecure {
-            mistakes.push(Mistake {
-                option: "--listen",
-                problem: format!(
-                    "{} can be reached by other hosts: give --auth-token-file FILE, or --insecure \
-                     to let everybody on the network generate and reload",
-                    args.listen
-                ),
-            });
-        }
-        // A model that was not found has been reported already.
-        let found = mistakes.iter().all(|mistake| mistake.option != "--model");
-        mistakes.extend(
-            config
-                .mistakes()
-                .into_iter()
-                .filter(|each| found || each.option != "--model"),
-        );
-        if mistakes.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError { mistakes })
-        }
-    }
-
     /// What is wrong with the values themselves; empty if nothing is.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
@@ -379,74 +225,4 @@ impl ServerConfig {
         }
         mistakes
     }
-}
-
-/// The folder that `--model` names, in place or in the Hugging Face cache.
-fn model_dir(model: &str, mistakes: &mut Vec<Mistake>) -> PathBuf {
-    match hub::resolve(model, &hub_environment()) {
-        Ok(dir) => dir,
-        Err(error) => {
-            let problem = format!(
-                "{error}; give a folder with config.json, tokenizer.json and model.safetensors, or \
-                 org/name of a downloaded model"
-            );
-            mistakes.push(Mistake {
-                option: "--model",
-                problem,
-            });
-            PathBuf::from(model)
-        }
-    }
-}
-
-fn hub_environment() -> HubEnvironment {
-    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    HubEnvironment {
-        hf_hub_cache: path("HF_HUB_CACHE"),
-        hf_home: path("HF_HOME"),
-        home: path("HOME"),
-    }
-}
-
-fn kv_cache_size(args: &Args, mistakes: &mut Vec<Mistake>) -> KvCacheSize {
-    let mut at_least_one = |option, value: u32| {
-        NonZeroU32::new(value).unwrap_or_else(|| {
-            mistakes.push(Mistake {
-                option,
-                problem: "expected at least 1, found 0".to_owned(),
-            });
-            NonZeroU32::MIN
-        })
-    };
-    match (args.num_blocks, args.kv_cache_mib) {
-        (Some(blocks), _) => KvCacheSize::Blocks(at_least_one("--num-blocks", blocks)),
-        (None, Some(mib)) => KvCacheSize::Mebibytes(at_least_one("--kv-cache-mib", mib)),
-        (None, None) => KvCacheSize::Auto,
-    }
-}
-
-fn chat_template(typed: &str, mistakes: &mut Vec<Mistake>) -> TemplateChoice {
-    let Ok(choice) = typed.parse::<TemplateChoice>();
-    if let TemplateChoice::File(file) = &choice
-        && !file.is_file()
-    {
-        mistakes.push(Mistake {
-            option: "--chat-template",
-            problem: format!(
-                "expected auto, none, hf-llama3.2, meta-llama3 or an existing file, found {typed:?}"
-            ),
-        });
-    }
-    choice
-}
-
-fn read_auth_token(file: Option<&Path>, mistakes: &mut Vec<Mistake>) -> Option<AuthToken> {
-    let file = file?;
-    let parsed = std::fs::read_to_string(file)
-        .map_err(|error| Mistake {
-            option: "--auth-token-file",
-            problem: format!("cannot read {}: {error}", file.display()),
-        })
-        .and_then(|text| AuthToken::new(text.trim_end()));
-    parsed.map_err(|mistake| mistakes.push(mistake)).ok()
 }
