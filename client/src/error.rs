@@ -91,7 +91,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted => EXIT_RESUMABLE,
-            Self::Usage(_) | Self::BadAddress { .. } => 2,
+            Self::Usage(_) | Self::BadAddress { .. } | Self::Prompt(_) => 2,
             _ => 1,
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use plain::PlainLines;
 
@@ -28,26 +28,39 @@ pub struct Progress {
 
 #[derive(Debug)]
 enum Face {
-    Bar(ProgressBar),
+    Bar(ProgressBar, MultiProgress),
     Lines(PlainLines),
     Hidden,
 }
 
-/// Where progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where progress is shown. Clones share the terminal, so that bars of stages that run at the same
+/// time stand below each other.
+#[derive(Debug, Clone)]
 pub enum ProgressMode {
-    /// A bar where stderr is a terminal, else lines.
-    Auto,
+    /// Bars, and lines above them.
+    Bars(MultiProgress),
+    /// Plain lines.
+    Lines,
     Hidden,
 }
 
 impl ProgressMode {
+    /// Bars where stderr is a terminal, else lines.
+    pub fn auto() -> Self {
+        if std::io::stderr().is_terminal() {
+            Self::Bars(MultiProgress::new())
+        } else {
+            Self::Lines
+        }
+    }
+
     /// A stage of `total` things, of which `done` were finished by an earlier run.
-    pub fn start(self, label: &str, total: u64, done: u64) -> Progress {
+    pub fn start(&self, label: &str, total: u64, done: u64) -> Progress {
         let face = match self {
             Self::Hidden => Face::Hidden,
-            Self::Auto if std::io::stderr().is_terminal() => {
-                let bar = ProgressBar::new(total).with_prefix(label.to_owned());
+            Self::Lines => Face::Lines(PlainLines::new(done)),
+            Self::Bars(bars) => {
+                let bar = bars.add(ProgressBar::new(total).with_prefix(label.to_owned()));
                 if let Ok(style) = ProgressStyle::with_template(BAR_TEMPLATE) {
                     bar.set_style(style.progress_chars("=> "));
                 }
@@ -55,13 +68,13 @@ impl ProgressMode {
                 // Without it the rate would count what an earlier run did.
                 bar.reset_eta();
                 bar.enable_steady_tick(Duration::from_millis(200));
-                Face::Bar(bar)
+                Face::Bar(bar, bars.clone())
             }
-            Self::Auto => Face::Lines(PlainLines::new(done)),
         };
         let started = Instant::now();
+        let label = label.to_owned();
         Progress {
-            label: label.to_owned(),
+            label,
             total,
             done,
             note: String::new(),
@@ -70,10 +83,12 @@ impl ProgressMode {
         }
     }
 
-    /// A remark between two stages.
-    pub fn say(self, text: &str) {
-        if self == Self::Auto {
-            write_line(text);
+    /// A remark between two stages, or during one.
+    pub fn say(&self, text: &str) {
+        match self {
+            Self::Bars(bars) => say_above(bars, text),
+            Self::Lines => write_line(text),
+            Self::Hidden => {}
         }
     }
 }
@@ -82,7 +97,7 @@ impl Progress {
     /// More to do than was known at the start.
     pub fn set_total(&mut self, total: u64) {
         self.total = total;
-        if let Face::Bar(bar) = &self.face {
+        if let Face::Bar(bar, _) = &self.face {
             bar.set_length(total);
         }
     }
@@ -99,7 +114,7 @@ impl Progress {
     pub fn set_done(&mut self, done: u64) {
         self.done = done;
         match &mut self.face {
-            Face::Bar(bar) => {
+            Face::Bar(bar, _) => {
                 bar.set_position(done);
                 bar.set_message(self.note.clone());
             }
@@ -119,9 +134,9 @@ impl Progress {
         let line = format!("{}/{} in {seconds:.1} s", self.done, self.total);
         let line = with_note(&self.label, &line, &self.note);
         match &self.face {
-            Face::Bar(bar) => {
+            Face::Bar(bar, bars) => {
                 bar.finish_and_clear();
-                write_line(&line);
+                say_above(bars, &line);
             }
             Face::Lines(_) => write_line(&line),
             Face::Hidden => {}
@@ -132,7 +147,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         // A stage that ends early must not leave half a bar on the terminal.
-        if let Face::Bar(bar) = &self.face
+        if let Face::Bar(bar, _) = &self.face
             && !bar.is_finished()
         {
             bar.abandon();
@@ -146,6 +161,11 @@ fn with_note(label: &str, line: &str, note: &str) -> String {
     } else {
         format!("{label}: {line}, {note}")
     }
+}
+
+/// Above the bars that are on the terminal. A terminal that went away is no reason to stop a run.
+fn say_above(bars: &MultiProgress, line: &str) {
+    let _ = bars.println(line);
 }
 
 /// A closed stderr is no reason to stop a run.

@@ -52,7 +52,7 @@ pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), Clien
             .max_in_flight
             .map(|count| count as usize),
         interrupt,
-        progress: ProgressMode::Auto,
+        progress: ProgressMode::auto(),
     })
     .await
 }
@@ -78,7 +78,7 @@ pub(super) async fn demo(args: DemoArgs, interrupt: Interrupt) -> Result<(), Cli
         threads: args.threads,
         max_in_flight: None,
         interrupt,
-        progress: ProgressMode::Auto,
+        progress: ProgressMode::auto(),
     })
     .await
 }

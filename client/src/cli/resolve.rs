@@ -194,7 +194,7 @@ pub(super) async fn context(
     };
     Ok(Context {
         server,
-        progress: ProgressMode::Auto,
+        progress: ProgressMode::auto(),
         interrupt,
         limits,
     })

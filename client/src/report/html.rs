@@ -1,7 +1,11 @@
 //! The page: one file, no script, no link, readable in print. Text from outside (paths, names,
 //! questions) is escaped.
 
+mod parts;
+
 use std::fmt::Write;
+
+use parts::{escape, figure, section, table};
 
 use super::{
     Pictures,
@@ -381,48 +385,4 @@ fn provenance(results: &Results) -> String {
              number of this page is in <code>results.json</code>.</p>\n",
             escape(&settings)
         )
-}
-
-fn section(title: &str, body: &str) -> String {
-    format!("<section>\n<h2>{}</h2>\n{body}</section>\n", escape(title))
-}
-
-/// Cells are HTML already.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut html = String::from("<div class=\"scroll\"><table>\n");
-    if head.iter().any(|cell| !cell.is_empty()) {
-        html += "<tr>";
-        for cell in head {
-            let _ = write!(html, "<th>{}</th>", escape(cell));
-        }
-        html += "</tr>\n";
-    }
-    for row in rows {
-        html += "<tr>";
-        for cell in row {
-            let _ = write!(html, "<td>{cell}</td>");
-        }
-        html += "</tr>\n";
-    }
-    html + "</table></div>\n"
-}
-
-/// An inline picture; the XML header that a file may carry has no place inside a page.
-fn figure(svg: &str) -> String {
-    let start = svg.find("<svg").unwrap_or(0);
-    format!("<figure>{}</figure>\n", &svg[start..])
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

@@ -72,7 +72,7 @@ pub struct EpochAccuracy {
     pub summary: EvalSummary,
 }
 
-/// How long a stage took, over all invocations.
+/// How long a stage took, over all invocations that were not killed within it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageTime {
     pub stage: String,

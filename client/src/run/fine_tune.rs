@@ -101,25 +101,21 @@ pub(super) async fn run(lab: &Lab, kind: Kind, format: PromptFormat) -> Result<u
     let mut watch = Watch {
         lab,
         kind,
-        progress: lab.context.progress.start(kind.title(), PROGRESS_PARTS, 0),
+        progress: None,
         note: String::new(),
         facts: TrainerFacts::default(),
         evaluation: None,
         peak: 0,
     };
     watch.until_trained(trainer).await?;
-    let Watch {
-        progress,
-        facts,
-        peak,
-        evaluation,
-        ..
-    } = watch;
-    progress.finish();
-    if let Some(evaluation) = evaluation {
-        // Whatever it lacks, the loop below makes good.
-        let _ = evaluation.await;
+    if let Some(progress) = watch.progress.take() {
+        progress.finish();
     }
+    if let Some(evaluation) = watch.evaluation.take() {
+        let done = evaluation.await;
+        watch.show_evaluation(done)?;
+    }
+    let Watch { facts, peak, .. } = watch;
     if let Some(facts) = facts.known() {
         files::write_json(&facts_path(lab, kind), &facts)?;
     }
@@ -155,14 +151,12 @@ fn facts_path(lab: &Lab, kind: Kind) -> PathBuf {
     lab.path(&format!("trainer_{}.json", kind.name()))
 }
 
-/// The progress bar of training is in parts of the whole, as the trainer reports it.
-const PROGRESS_PARTS: u64 = 1000;
-
 /// A training under way.
 struct Watch<'a> {
     lab: &'a Lab,
     kind: Kind,
-    progress: Progress,
+    /// From the first step on: only then is it known how many there are.
+    progress: Option<Progress>,
     note: String,
     facts: TrainerFacts,
     evaluation: Option<BoxFuture<'a, Result<EvalSummary, ClientError>>>,
@@ -233,19 +227,28 @@ impl Watch<'_> {
                 };
             }
             Event::Step {
+                step,
+                total_steps,
                 epoch,
                 loss,
                 tokens_per_s,
-                progress,
                 ..
             } => {
                 let mut note = format!("epoch {epoch}, loss {loss:.3}, {tokens_per_s:.0} tokens/s");
                 if !self.note.is_empty() {
                     note = format!("{note}, {}", self.note);
                 }
-                self.progress.set_note(note);
-                self.progress
-                    .set_done((progress.clamp(0.0, 1.0) * PROGRESS_PARTS as f64) as u64);
+                let mode = &self.lab.context.progress;
+                let start = || {
+                    mode.start(
+                        self.kind.title(),
+                        total_steps.unwrap_or(step),
+                        step.saturating_sub(1),
+                    )
+                };
+                let progress = self.progress.get_or_insert_with(start);
+                progress.set_note(note);
+                progress.set_done(step);
             }
             Event::Notified {
                 checkpoint,
