@@ -77,7 +77,7 @@ fn linear() -> kernels::Result<()> {
         (2048, 2048),
     ] {
         let w = tensor(&[o, c]);
-        for t in [1, 4, 16, 64, 512] {
+        for t in [1, 4, 16, 64, 2048] {
             let x = tensor(&[t, c]);
             kernels::linear(&x, &w)?;
             let time = best(|| kernels::linear(&x, &w));

@@ -44,7 +44,9 @@ pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_backward};
 pub use embedding::{embedding, embedding_grad_accumulate};
 pub use error::{Error, Result};
 pub use kv_cache::{KvCache, KvLayer, KvShape};
-pub use linear::{linear, linear_input_grad, linear_weight_grad, linear_weight_grad_accumulate};
+pub use linear::{
+    linear, linear_input_grad, linear_training, linear_weight_grad, linear_weight_grad_accumulate,
+};
 pub use paged_attention::{PagedBatch, PagedSequence, paged_attention};
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{RopeTable, rope, rope_backward};

@@ -8,6 +8,7 @@
 )]
 
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use crate::matmul_nn;
@@ -119,24 +120,14 @@ pub(crate) fn matmul(
         dst.rows,
         dst.columns
     );
-    #[cfg(target_arch = "x86_64")]
-    {
-        let is_dense = dst.row_stride == dst.columns && scale.to_bits() == 1.0_f32.to_bits();
-        if threads == Threads::Pool && is_dense && matmul_nn::is_available(a, b) {
-            // SAFETY: `dst` is a live exclusive borrow, dense, of a.rows by b.columns values.
-            unsafe { matmul_nn::fill(dst.data.as_mut_ptr(), destination, a, b) };
-            return;
-        }
-    }
     // SAFETY: `dst` is a live exclusive borrow whose extent its constructor checked.
     unsafe {
-        call_gemm(
-            dst.data.as_mut_ptr(),
-            dst.row_stride,
+        let place = Place {
+            dst: dst.data.as_mut_ptr(),
+            row_stride: dst.row_stride,
             destination,
-            (a, b),
-            (scale, threads),
-        );
+        };
+        call(&place, (a, b), (scale, threads));
     }
 }
 
@@ -149,45 +140,59 @@ pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, threads: Threads) -> Vec<f32> {
     // element is written and none is read before, so all `len` are initialised.
     unsafe {
         let dst: *mut f32 = values.as_mut_ptr();
-        fill_new(dst, (a, b), threads);
+        let place = Place {
+            dst,
+            row_stride: b.columns,
+            destination: Destination::Overwrite,
+        };
+        call(&place, (a, b), (1.0, threads));
         values.set_len(len);
     }
     values
 }
 
-/// Writes a·b to a.rows·b.columns values at `dst`.
-///
-/// # Safety
-/// `dst` must be valid for these writes, and be nobody else's.
-unsafe fn fill_new(dst: *mut f32, (a, b): (Mat<'_>, Mat<'_>), threads: Threads) {
-    #[cfg(target_arch = "x86_64")]
-    if threads == Threads::Pool && matmul_nn::is_available(a, b) {
-        // SAFETY: the caller's promise; the kernel is available.
-        unsafe { matmul_nn::fill(dst, Destination::Overwrite, a, b) };
-        return;
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        call_gemm(
-            dst,
-            b.columns,
-            Destination::Overwrite,
-            (a, b),
-            (1.0, threads),
-        );
-    };
-}
-
-/// # Safety
-/// `dst` must be valid for writes of a.rows rows of b.columns values, `row_stride` apart, and hold
-/// initialised values when they are added to; nothing else may access them during the call.
-unsafe fn call_gemm(
+/// Where a product goes: rows of values, `row_stride` apart.
+struct Place {
     dst: *mut f32,
     row_stride: usize,
     destination: Destination,
-    (a, b): (Mat<'_>, Mat<'_>),
-    (scale, threads): (f32, Threads),
-) {
+}
+
+/// # Safety
+/// The place must be valid for writes of a.rows rows of b.columns values, and hold initialised
+/// values when they are added to; nothing else may access them during the call.
+unsafe fn call(place: &Place, (a, b): (Mat<'_>, Mat<'_>), (scale, threads): (f32, Threads)) {
+    let Place {
+        dst,
+        row_stride,
+        destination,
+    } = *place;
+    #[cfg(target_arch = "x86_64")]
+    if a.columns > 0 && matmul_nn::is_available(a, b) {
+        let product = matmul_nn::Product {
+            a,
+            b,
+            scale,
+            dst,
+            row_stride,
+            destination,
+        };
+        // SAFETY: the caller's promise; the kernel is available.
+        unsafe { matmul_nn::fill(&product, threads) };
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { call_gemm(place, (a, b), (scale, threads)) };
+}
+
+/// # Safety
+/// As [`call`].
+unsafe fn call_gemm(place: &Place, (a, b): (Mat<'_>, Mat<'_>), (scale, threads): (f32, Threads)) {
+    let Place {
+        dst,
+        row_stride,
+        destination,
+    } = *place;
     let stride = |value: usize| isize::try_from(value).expect("a slice is at most isize::MAX long");
     let read_dst = destination == Destination::Add;
     let parallelism = match threads {
@@ -218,4 +223,25 @@ unsafe fn call_gemm(
             parallelism,
         );
     }
+}
+
+/// wᵀ, [columns, rows], of a dense w of [rows, columns].
+pub(crate) fn transposed(w: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    /// Columns of w that are read together: a cache line.
+    const BAND: usize = 16;
+    let mut out = vec![0.0; rows * columns];
+    if rows * columns == 0 {
+        return out;
+    }
+    out.par_chunks_mut(BAND * rows)
+        .enumerate()
+        .for_each(|(band, out)| {
+            let width = out.len() / rows;
+            for (row, values) in w.chunks_exact(columns).enumerate() {
+                for (i, value) in values[band * BAND..][..width].iter().enumerate() {
+                    out[i * rows + row] = *value;
+                }
+            }
+        });
+    out
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::matmul::{Destination, Mat};
+use crate::matmul::{Destination, Mat, Threads};
 
 mod avx512;
 
@@ -21,11 +21,13 @@ mod avx512;
 /// stays in a level-1 cache of 48 KiB.
 const RUN: usize = 128;
 
-/// Rows of a in a tile.
-const TILE_ROWS: usize = 6;
+const LANES: usize = 16;
 
-/// Columns of b in a panel: four vectors.
-const PANEL: usize = 64;
+/// Rows of a and vectors of b in a tile.
+const WIDE: (usize, usize) = (6, 4);
+
+/// The same where b has few columns.
+const NARROW: (usize, usize) = (12, 2);
 
 /// Rows of a in a task at most; enough to repay the copy of each panel of b.
 const MAX_ROWS: usize = 96;
@@ -33,13 +35,15 @@ const MAX_ROWS: usize = 96;
 /// Multiplications that a task should have at least: some microseconds.
 const MIN_TASK_WORK: usize = 1 << 18;
 
-/// The operands and the output, whose rows lie one after another.
+/// dst = scale·a·b or dst += scale·a·b. The output's rows are `row_stride` apart.
 #[derive(Clone, Copy, Debug)]
-struct Product<'a> {
-    a: Mat<'a>,
-    b: Mat<'a>,
-    dst: *mut f32,
-    destination: Destination,
+pub(crate) struct Product<'a> {
+    pub(crate) a: Mat<'a>,
+    pub(crate) b: Mat<'a>,
+    pub(crate) scale: f32,
+    pub(crate) dst: *mut f32,
+    pub(crate) row_stride: usize,
+    pub(crate) destination: Destination,
 }
 
 // SAFETY: `dst` is written at the elements of a task's own part only, and parts do not overlap.
@@ -54,38 +58,43 @@ struct Part {
     columns: Range<usize>,
 }
 
-/// Whether [`fill`] can do these operands on this machine.
+/// Whether [`fill`] can do these operands on this machine, and is worth it.
 pub(crate) fn is_available(a: Mat<'_>, b: Mat<'_>) -> bool {
-    let is_worth_it = a.rows >= TILE_ROWS && b.columns >= PANEL / 2;
     b.column_stride == 1
         && (a.column_stride == 1 || a.row_stride == 1)
-        && is_worth_it
+        && a.rows >= 3
+        && b.columns >= LANES
         && std::is_x86_feature_detected!("avx512f")
 }
 
-/// dst = a·b or dst += a·b, on all threads of rayon's current pool where it is worth it.
+/// Computes the product.
 ///
 /// # Safety
-/// [`is_available`] must hold; `dst` must be valid for reads and writes of a.rows·b.columns values,
-/// initialised ones if they are added to, and nobody else may access it during the call.
-pub(crate) unsafe fn fill(dst: *mut f32, destination: Destination, a: Mat<'_>, b: Mat<'_>) {
+/// [`is_available`] must hold; `dst` must be valid for reads and writes of a.rows rows of b.columns
+/// values, initialised ones if they are added to, and nobody else may access them during the call.
+pub(crate) unsafe fn fill(product: &Product<'_>, threads: Threads) {
+    let Product { a, b, .. } = *product;
     assert_eq!(a.columns, b.rows, "inner dimensions of a product");
-    if a.columns == 0 {
-        if destination == Destination::Overwrite {
-            // SAFETY: zeroed f32 values are 0.0, and the caller vouches for the place.
-            unsafe { dst.write_bytes(0, a.rows * b.columns) };
+    let is_narrow = b.columns <= NARROW.1 * LANES;
+    // SAFETY: AVX-512 was detected; the parts cover the output without overlap.
+    let compute = |part: &Part| unsafe {
+        if is_narrow {
+            avx512::compute::<{ NARROW.0 }, { NARROW.1 }>(product, part);
+        } else {
+            avx512::compute::<{ WIDE.0 }, { WIDE.1 }>(product, part);
         }
+    };
+    let num_threads = match threads {
+        Threads::One => 1,
+        Threads::Pool => rayon::current_num_threads(),
+    };
+    if num_threads == 1 && a.rows <= MAX_ROWS {
+        compute(&Part {
+            rows: 0..a.rows,
+            columns: 0..b.columns,
+        });
         return;
     }
-    let product = Product {
-        a,
-        b,
-        dst,
-        destination,
-    };
-    // SAFETY: AVX-512 was detected; the parts cover the output without overlap.
-    let compute = |part: &Part| unsafe { avx512::compute(&product, part) };
-    let num_threads = rayon::current_num_threads();
     let parts = parts(a, b, num_threads);
     if num_threads == 1 || parts.len() == 1 {
         parts.iter().for_each(compute);
@@ -96,18 +105,19 @@ pub(crate) unsafe fn fill(dst: *mut f32, destination: Destination, a: Mat<'_>, b
 
 /// Cuts the output for `num_threads`: into bands of rows and, where those are too few, columns.
 fn parts(a: Mat<'_>, b: Mat<'_>, num_threads: usize) -> Vec<Part> {
+    let panel = WIDE.1 * LANES;
     let num_tasks = (a.rows * b.columns * a.columns / MIN_TASK_WORK).clamp(1, 4 * num_threads);
-    let row_parts = num_tasks.min(a.rows / (4 * TILE_ROWS)).max(1);
+    let row_parts = num_tasks.min(a.rows / 24).max(1);
     let column_parts = num_tasks
         .div_ceil(row_parts)
-        .min(b.columns.div_ceil(PANEL))
+        .min(b.columns.div_ceil(panel))
         .max(1);
     let rows = a
         .rows
         .div_ceil(row_parts)
-        .next_multiple_of(TILE_ROWS)
+        .next_multiple_of(NARROW.0)
         .min(MAX_ROWS);
-    let columns = b.columns.div_ceil(column_parts).next_multiple_of(PANEL);
+    let columns = b.columns.div_ceil(column_parts).next_multiple_of(panel);
     let range = |start: usize, step: usize, end: usize| start..end.min(start + step);
     (0..a.rows)
         .step_by(rows)

@@ -97,6 +97,20 @@ pub(super) fn interleave<P>(
     packed
 }
 
+/// Keys or values of one task, [D, L].
+struct Transposed {
+    values: Vec<f32>,
+    D: usize,
+    L: usize,
+}
+
+impl Transposed {
+    /// The first `len` of the L columns: [D, len].
+    fn columns(&self, len: usize) -> Mat<'_> {
+        Mat::new(&self.values, self.D, len, self.L)
+    }
+}
+
 impl<'a> Inputs<'a> {
     /// Out and log Σ exp of the task's rows.
     pub(super) fn forward(&self, task: &Task) -> ForwardPart {
@@ -104,11 +118,12 @@ impl<'a> Inputs<'a> {
         let L = task.rows.len();
         let mut out = vec![0.0; L * group * D];
         let mut log_sum_exp = vec![0.0; L * group];
+        let k_DL = self.transposed(self.k, task);
         let mut scores = vec![0.0; QUERY_BLOCK.min(L) * L];
         for head in 0..group {
             for rows in blocks(L) {
                 let scores = &mut scores[..rows.len() * rows.end];
-                self.scores(task, head, &rows, scores);
+                self.scores((task, head, &rows), &k_DL, scores);
                 let sums = Arch::new().dispatch(Softmax {
                     scores,
                     rows: &rows,
@@ -146,17 +161,18 @@ impl<'a> Inputs<'a> {
         };
         let mut scores = vec![0.0; QUERY_BLOCK.min(L) * L];
         let mut slopes = vec![0.0; QUERY_BLOCK.min(L) * L];
+        let (k_DL, v_DL) = (self.transposed(self.k, task), self.transposed(self.v, task));
         for head in 0..group {
             for rows in blocks(L) {
                 let len = rows.len() * rows.end;
                 let (scores, slopes) = (&mut scores[..len], &mut slopes[..len]);
-                self.scores(task, head, &rows, scores);
+                self.scores((task, head, &rows), &k_DL, scores);
                 matmul(
                     MatMut::new(slopes, rows.len(), rows.end, rows.end),
                     Destination::Overwrite,
                     (
                         self.q_rows(given.dout, task, head, &rows),
-                        self.kv_rows(self.v, task, rows.end).t(),
+                        v_DL.columns(rows.end),
                     ),
                     1.0,
                     Threads::One,
@@ -213,17 +229,36 @@ impl<'a> Inputs<'a> {
     }
 
     /// q·kᵀ/√D of a block of query rows, with every key up to the block's last row.
-    fn scores(&self, task: &Task, head: usize, rows: &Range<usize>, scores: &mut [f32]) {
+    fn scores(
+        &self,
+        (task, head, rows): (&Task, usize, &Range<usize>),
+        k_DL: &Transposed,
+        scores: &mut [f32],
+    ) {
         matmul(
             MatMut::new(scores, rows.len(), rows.end, rows.end),
             Destination::Overwrite,
             (
                 self.q_rows(self.q, task, head, rows),
-                self.kv_rows(self.k, task, rows.end).t(),
+                k_DL.columns(rows.end),
             ),
             self.scale(),
             Threads::One,
         );
+    }
+
+    /// The task's keys or values, transposed, for all the blocks that multiply by them.
+    fn transposed(&self, tensor: &[f32], task: &Task) -> Transposed {
+        let Dims { G, D, .. } = self.dims;
+        let L = task.rows.len();
+        let mut values = vec![0.0; D * L];
+        let first = task.rows.start * G + task.kv_head;
+        for l in 0..L {
+            for (d, value) in tensor[(first + l * G) * D..][..D].iter().enumerate() {
+                values[d * L + l] = *value;
+            }
+        }
+        Transposed { values, D, L }
     }
 
     fn scale(&self) -> f32 {

@@ -1,6 +1,8 @@
 use candle_core::{DType, Tensor};
 
-use super::{linear, linear_input_grad, linear_weight_grad, linear_weight_grad_accumulate};
+use super::{
+    linear, linear_input_grad, linear_training, linear_weight_grad, linear_weight_grad_accumulate,
+};
 use crate::testing::{
     Rng, assert_close, assert_same_on_one_and_two_threads, assert_values_close, values,
 };
@@ -76,6 +78,7 @@ fn same_bits_on_one_and_two_threads() {
     assert_same_on_one_and_two_threads(|| {
         vec![
             values(&linear(&x, &w).unwrap()),
+            values(&linear_training(&x, &w).unwrap()),
             values(&linear_input_grad(&dy, &w).unwrap()),
             values(&linear_weight_grad(&dy, &x).unwrap()),
         ]

@@ -1,12 +1,15 @@
-use super::{PANEL, RUN, is_available, parts};
-use crate::matmul::{Destination, Mat, MatMut, Threads, matmul, matmul_new};
+use super::{RUN, is_available, parts};
+
+use crate::matmul::{Destination, Mat, MatMut, Threads, matmul, matmul_new, transposed};
 use crate::testing::{Rng, assert_values_close};
 
 /// (rows, inner, columns) around the edges of tiles, runs and panels.
-const SIZES: [(usize, usize, usize); 8] = [
-    (6, 1, 32),
-    (7, RUN, PANEL),
-    (13, RUN + 1, PANEL + 1),
+const SIZES: [(usize, usize, usize); 10] = [
+    (3, 1, 16),
+    (7, RUN, 64),
+    (13, RUN + 1, 65),
+    (12, 9, 32),
+    (29, RUN + 3, 31),
     (6, 3, 33),
     (96, 40, 192),
     (101, 300, 130),
@@ -39,11 +42,32 @@ fn product_matches_its_formula() {
         ] {
             let expected = formula(a, b);
             assert_values_close(&matmul_new(a, b, Threads::Pool), &expected, 5e-5);
-            let mut sum = vec![2.0; m * n];
-            let dst = MatMut::new(&mut sum, m, n, n);
-            matmul(dst, Destination::Add, (a, b), 1.0, Threads::Pool);
-            let expected: Vec<f32> = expected.iter().map(|x| x + 2.0).collect();
-            assert_values_close(&sum, &expected, 5e-5);
+            // Added to, scaled, in rows with a gap between them.
+            for threads in [Threads::One, Threads::Pool] {
+                let mut sum = vec![2.0; m * (n + 3)];
+                let dst = MatMut::new(&mut sum, m, n, n + 3);
+                matmul(dst, Destination::Add, (a, b), 0.5, threads);
+                for (row, expected) in sum.chunks(n + 3).zip(expected.chunks(n)) {
+                    let added: Vec<f32> = expected.iter().map(|x| 2.0 + 0.5 * x).collect();
+                    assert_values_close(&row[..n], &added, 5e-5);
+                    assert_eq!(row[n..], [2.0; 3]);
+                }
+            }
+        }
+    }
+}
+
+/// A transposed matrix is the matrix read the other way.
+#[test]
+fn transposed_matches_its_formula() {
+    let mut rng = Rng::new(4);
+    for (rows, columns) in [(1, 1), (3, 16), (17, 33), (40, 100), (0, 5)] {
+        let w = rng.values(rows * columns);
+        let t = transposed(&w, rows, columns);
+        for i in 0..rows {
+            for j in 0..columns {
+                assert_eq!(t[j * rows + i].to_bits(), w[i * columns + j].to_bits());
+            }
         }
     }
 }
