@@ -59,19 +59,22 @@ async fn serve(args: &Args, config: ServerConfig) -> anyhow::Result<()> {
     Ok(result?)
 }
 
-/// The address on stdout, for people and scripts, and whole or not at all in the endpoint file.
+/// The address, whole or not at all in the endpoint file, then on stdout: who reads it there finds
+/// the file in place.
 #[expect(
     clippy::print_stdout,
     reason = "the address is what this program tells its caller"
 )]
 fn announce(address: SocketAddr, file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        let context = || format!("cannot write the endpoint file {}", file.display());
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(format!(".{}.tmp", std::process::id()));
+        fs::write(&beside, format!("http://{address}\n")).with_context(context)?;
+        fs::rename(&beside, file).with_context(context)?;
+    }
     println!("listening on http://{address}");
-    let Some(file) = file else { return Ok(()) };
-    let context = || format!("cannot write the endpoint file {}", file.display());
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(format!(".{}.tmp", std::process::id()));
-    fs::write(&beside, format!("http://{address}\n")).with_context(context)?;
-    fs::rename(&beside, file).with_context(context)
+    Ok(())
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use candle_core::{DType, Tensor};
-use kernels::KvCache;
+use kernels::{KvCache, tensor::f32_view};
 use model::{
     ModelError,
     config::LlamaConfig,
@@ -190,7 +190,9 @@ impl LlamaRunner {
 
     fn forward(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<u32>>, ModelError> {
         let logits = self.llama.forward(&self.packed, &mut self.kv_cache)?;
-        Ok(draw(&logits.flatten_all()?.to_vec1::<f32>()?, rows))
+        // Not copied: with a vocabulary of 128,256 a full step's logits are 131 MB.
+        let logits = f32_view("draw", "logits", &logits)?;
+        Ok(draw(&logits, rows))
     }
 }
 
@@ -218,7 +220,7 @@ impl Runner for LlamaRunner {
 }
 
 /// One token per row of `logits` \[R·V\].
-fn draw(logits: &[f32], rows: &[SampleRow]) -> Vec<Option<u32>> {
+pub(super) fn draw(logits: &[f32], rows: &[SampleRow]) -> Vec<Option<u32>> {
     if rows.is_empty() {
         return Vec::new();
     }

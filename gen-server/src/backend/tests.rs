@@ -222,6 +222,30 @@ fn wrong_checkpoints_are_refused() {
     ));
 }
 
+/// Many rows are drawn from in parallel; each gets what it gets alone.
+#[test]
+fn rows_are_drawn_from_independently() {
+    use crate::engine::{batch::SampleRow, sampler::mix};
+    let (num_rows, vocab_size) = (300_u32, 256);
+    let logit = |index: u64| (mix(index) % 1000) as f32 / 100.0;
+    let logits: Vec<f32> = (0..u64::from(num_rows) * vocab_size).map(logit).collect();
+    let row = |row: u32| SampleRow {
+        row,
+        sampling: Sampling {
+            temperature: 1.0,
+            top_p: 0.95,
+            top_k: 0,
+            seed: u64::from(row),
+        },
+        position: u64::from(row % 7),
+    };
+    let rows: Vec<SampleRow> = (0..num_rows).map(row).collect();
+    let together = llama::draw(&logits, &rows);
+    for (index, own) in logits.chunks(vocab_size as usize).enumerate() {
+        assert_eq!(llama::draw(own, &rows[index..=index]), [together[index]]);
+    }
+}
+
 /// By default a small model has room for all sequences of a step at a useful length.
 #[test]
 fn the_default_cache_holds_many_sequences() {
