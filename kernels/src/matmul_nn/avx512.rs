@@ -97,10 +97,12 @@ fn pack_rows<const R: usize>(
     for first in rows.clone().step_by(R) {
         let len = (rows.end - first).min(R);
         for k in run.clone() {
-            let from = k * a.column_stride + first;
-            let mut values = [0.0; R];
-            values[..len].copy_from_slice(&a.data[from..from + len]);
-            packed.extend_from_slice(&values);
+            let from = &a.data[k * a.column_stride + first..];
+            // Whole tiles apart: a copy of known length is a few moves, not a call.
+            packed.extend_from_slice(&match from.first_chunk::<R>() {
+                Some(values) if len == R => *values,
+                _ => padded(&from[..len]),
+            });
         }
     }
 }
@@ -113,16 +115,27 @@ fn pack_panel<const V: usize>(
     columns: &Range<usize>,
 ) {
     panel.clear();
+    let is_whole = columns.len() == V * LANES;
     for k in run.clone() {
-        for v in 0..V {
-            let start = (columns.start + v * LANES).min(columns.end);
-            let len = (columns.end - start).min(LANES);
-            let from = k * b.row_stride + start;
-            let mut line = Line([0.0; LANES]);
-            line.0[..len].copy_from_slice(&b.data[from..from + len]);
-            panel.push(line);
+        let row = &b.data[k * b.row_stride + columns.start..][..columns.len()];
+        if is_whole {
+            for values in row.as_chunks::<LANES>().0 {
+                panel.push(Line(*values));
+            }
+        } else {
+            for v in 0..V {
+                let rest = &row[row.len().min(v * LANES)..];
+                panel.push(Line(padded(&rest[..rest.len().min(LANES)])));
+            }
         }
     }
+}
+
+/// Zeros after the values.
+fn padded<const N: usize>(values: &[f32]) -> [f32; N] {
+    let mut padded = [0.0; N];
+    padded[..values.len()].copy_from_slice(values);
+    padded
 }
 
 /// Up to R rows: as one tile, or what is left at the edge as smaller ones.

@@ -73,10 +73,16 @@ fn pack(
     for start in run.clone().step_by(LANES) {
         let len = (run.end - start).min(LANES);
         for row in rows.clone() {
-            let from = row * C + start;
-            let mut line = Line([0.0; LANES]);
-            line.0[..len].copy_from_slice(&values[from..from + len]);
-            lines.push(line);
+            let from = &values[row * C + start..];
+            // Whole vectors apart: a copy of known length is a move, not a call.
+            lines.push(match from.first_chunk::<LANES>() {
+                Some(values) if len == LANES => Line(*values),
+                _ => {
+                    let mut line = Line([0.0; LANES]);
+                    line.0[..len].copy_from_slice(&from[..len]);
+                    line
+                }
+            });
         }
         lines.extend((rows.len()..width).map(|_| Line([0.0; LANES])));
     }
