@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use plain::PlainLines;
 
 /// Bars are redrawn by indicatif at most this often per second; a note costs nothing more.
-const BAR_TEMPLATE: &str = "{prefix:<22} {bar:24} {pos:>6}/{len} {per_sec:>10} ETA {eta:>4}  {msg}";
+const BAR_TEMPLATE: &str = "{prefix:<22} {bar:24} {pos:>6}/{len} {rate:>10} ETA {eta:>4}  {msg}";
 
 /// The progress of one stage.
 #[derive(Debug)]
@@ -62,6 +62,13 @@ impl ProgressMode {
             Self::Bars(bars) => {
                 let bar = bars.add(ProgressBar::new(total).with_prefix(label.to_owned()));
                 if let Ok(style) = ProgressStyle::with_template(BAR_TEMPLATE) {
+                    let style = style.with_key(
+                        "rate",
+                        |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                            // Writing into the bar's own text cannot fail.
+                            let _ = write!(out, "{:.1}/s", state.per_sec());
+                        },
+                    );
                     bar.set_style(style.progress_chars("=> "));
                 }
                 bar.set_position(done);

@@ -122,7 +122,7 @@ impl Settings {
     }
 
     /// `star demo`: a model of a million parameters on two cores in a few minutes. A small model that
-    /// was just pre-trained takes a learning rate a hundred times that of a 3B one.
+    /// was just pre-trained takes a learning rate thirty times that of a 3B one.
     pub fn demo() -> Self {
         Self {
             preset: "demo".to_owned(),
@@ -135,7 +135,7 @@ impl Settings {
             max_held_out: 150,
             hint_attempts: 2,
             epochs: 3,
-            lr: 1e-3,
+            lr: 3e-4,
             batch_size: 16,
             max_length: 512,
             ..Self::sound()
