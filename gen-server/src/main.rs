@@ -1,6 +1,6 @@
 //! `gen-server`: arguments, log, socket, signals.
 
-use std::{fs, io, net::SocketAddr, path::Path, process::ExitCode};
+use std::{fs, io, io::IsTerminal as _, net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -106,6 +106,7 @@ fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_env_filter(filter);
     match format {
         LogFormat::Text => builder.init(),

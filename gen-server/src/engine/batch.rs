@@ -9,13 +9,13 @@ use crate::request::Sampling;
 /// The tokens of one step, packed: chunk after chunk, without padding. T tokens, S sequences.
 #[derive(Debug, Default)]
 pub(crate) struct StepBatch {
-    /// [T]
+    /// `[T]`
     pub token_ids: Vec<u32>,
-    /// [T] place of the token in its sequence.
+    /// `[T]` place of the token in its sequence.
     pub positions: Vec<u32>,
-    /// [T] where in the KV cache the token's keys and values go: block × block size + offset.
+    /// `[T]` where in the KV cache the token's keys and values go: block × block size + offset.
     pub slots: Vec<u32>,
-    /// [S]
+    /// `[S]`
     pub sequences: Vec<BatchSequence>,
     /// The block tables, one after the other.
     pub block_tables: Vec<u32>,
