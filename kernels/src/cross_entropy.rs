@@ -9,7 +9,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::matmul::{Destination, Mat, MatMut, Threads, matmul};
+use crate::matmul::{Destination, Mat, MatMut, Threads, is_worth_transposing, matmul, transposed};
 use crate::matmul_nt::{Sizes, matmul_nt_into};
 use crate::rows::rows_per_task;
 use crate::simd::{exp_shifted, max};
@@ -38,6 +38,7 @@ pub fn cross_entropy(hidden_LC: &Tensor, w_VC: &Tensor, targets: &[u32]) -> Resu
     let (L, V, C) = check(op, hidden_LC, w_VC, targets)?;
     let hidden = f32_view(op, "hidden", hidden_LC)?;
     let w = f32_view(op, "w", w_VC)?;
+    let head = Head::new(&w, (L, V, C));
     let chunk_rows = chunk_rows(L, V);
     let mut logits = vec![0.0; chunk_rows * V];
     let mut nll_sum = 0.0;
@@ -45,7 +46,7 @@ pub fn cross_entropy(hidden_LC: &Tensor, w_VC: &Tensor, targets: &[u32]) -> Resu
         let rows = chunk_rows.min(L - start);
         let logits = &mut logits[..rows * V];
         let hidden = &hidden[start * C..(start + rows) * C];
-        matmul_nt_into(logits, hidden, &w, Sizes { T: rows, O: V, C });
+        head.logits(logits, hidden, rows);
         nll_sum += sum_nll(logits, V, &targets[start..start + rows], Gradient::None);
     }
     Ok(CrossEntropy {
@@ -71,6 +72,7 @@ pub fn cross_entropy_backward(
     expect_len(op, "dw", V * C, dw_VC.len())?;
     let hidden = f32_view(op, "hidden", hidden_LC)?;
     let w = f32_view(op, "w", w_VC)?;
+    let head = Head::new(&w, (L, V, C));
     let chunk_rows = chunk_rows(L, V);
     let mut logits = vec![0.0; chunk_rows * V];
     let mut dhidden = vec![0.0; L * C];
@@ -79,7 +81,7 @@ pub fn cross_entropy_backward(
         let rows = chunk_rows.min(L - start);
         let logits = &mut logits[..rows * V];
         let hidden = &hidden[start * C..(start + rows) * C];
-        matmul_nt_into(logits, hidden, &w, Sizes { T: rows, O: V, C });
+        head.logits(logits, hidden, rows);
         let gradient = Gradient::Scaled(grad_scale);
         nll_sum += sum_nll(logits, V, &targets[start..start + rows], gradient);
         let dlogits = Mat::new(logits, rows, V, V);
@@ -107,6 +109,42 @@ pub fn cross_entropy_backward(
         },
         f32_tensor(dhidden, &[L, C])?,
     ))
+}
+
+/// The head's weights in the form that suits the number of rows.
+enum Head<'a> {
+    /// w_VC as it is.
+    Stored { w: &'a [f32], V: usize, C: usize },
+    /// w_CV.
+    Transposed { w: Vec<f32>, V: usize, C: usize },
+}
+
+impl<'a> Head<'a> {
+    fn new(w: &'a [f32], (L, V, C): (usize, usize, usize)) -> Self {
+        if is_worth_transposing(L, w) {
+            Self::Transposed {
+                w: transposed(w, V, C),
+                V,
+                C,
+            }
+        } else {
+            Self::Stored { w, V, C }
+        }
+    }
+
+    /// Logits [rows, V] of hidden [rows, C].
+    fn logits(&self, logits: &mut [f32], hidden: &[f32], rows: usize) {
+        match *self {
+            Self::Stored { w, V, C } => {
+                matmul_nt_into(logits, hidden, w, Sizes { T: rows, O: V, C });
+            }
+            Self::Transposed { ref w, V, C } => {
+                let operands = (Mat::new(hidden, rows, C, C), Mat::new(w, C, V, V));
+                let logits = MatMut::new(logits, rows, V, V);
+                matmul(logits, Destination::Overwrite, operands, 1.0, Threads::Pool);
+            }
+        }
+    }
 }
 
 /// (L, V, C), checked.

@@ -5,12 +5,11 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::matmul::{Destination, Mat, MatMut, Threads, matmul, matmul_new, transposed};
+use crate::matmul::{
+    Destination, Mat, MatMut, Threads, is_worth_transposing, matmul, matmul_new, transposed,
+};
 use crate::matmul_nt::{Sizes, matmul_nt};
 use crate::tensor::{dims2, expect_dims, expect_len, f32_tensor, f32_view};
-
-/// Rows from which it pays to transpose the weights first.
-const MIN_TRANSPOSE_ROWS: usize = 64;
 
 /// y_TO = x_TC · w_OCᵀ. A row of y depends on its row of x alone: it has the same bits in every
 /// batch. (The gradients make no such promise.)
@@ -28,12 +27,12 @@ pub fn linear(x_TC: &Tensor, w_OC: &Tensor) -> Result<Tensor> {
 pub fn linear_training(x_TC: &Tensor, w_OC: &Tensor) -> Result<Tensor> {
     let (T, C) = dims2("linear_training", "x", x_TC)?;
     let (O, _) = dims2("linear_training", "w", w_OC)?;
-    if T < MIN_TRANSPOSE_ROWS {
-        return linear(x_TC, w_OC);
-    }
     expect_dims("linear_training", "w", &[O, C], w_OC)?;
     let x = f32_view("linear_training", "x", x_TC)?;
     let w = f32_view("linear_training", "w", w_OC)?;
+    if !is_worth_transposing(T, &w) {
+        return f32_tensor(matmul_nt(&x, &w, Sizes { T, O, C }), &[T, O]);
+    }
     let w_CO = transposed(&w, O, C);
     let y = matmul_new(
         Mat::new(&x, T, C, C),

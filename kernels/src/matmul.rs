@@ -225,6 +225,12 @@ unsafe fn call_gemm(place: &Place, (a, b): (Mat<'_>, Mat<'_>), (scale, threads):
     }
 }
 
+/// Whether x·wᵀ with so many rows of x is faster by way of [`transposed`] than by `matmul_nt`: with
+/// enough rows to repay the copy, and a copy that stays in a level-3 cache (16 MiB).
+pub(crate) fn is_worth_transposing(rows: usize, w: &[f32]) -> bool {
+    rows >= 64 && w.len() <= 1 << 22
+}
+
 /// wᵀ, [columns, rows], of a dense w of [rows, columns].
 pub(crate) fn transposed(w: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     /// Columns of w that are read together: a cache line.

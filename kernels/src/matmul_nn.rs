@@ -103,20 +103,17 @@ pub(crate) unsafe fn fill(product: &Product<'_>, threads: Threads) {
     }
 }
 
-/// Cuts the output for `num_threads`: into bands of rows and, where those are too few, columns.
+/// Cuts the output for `num_threads`.
 fn parts(a: Mat<'_>, b: Mat<'_>, num_threads: usize) -> Vec<Part> {
     let panel = WIDE.1 * LANES;
     let num_tasks = (a.rows * b.columns * a.columns / MIN_TASK_WORK).clamp(1, 4 * num_threads);
-    let row_parts = num_tasks.min(a.rows / 24).max(1);
+    // Bands as tall as can be, so that b is read as few times as can be; then columns.
+    let row_parts = a.rows.div_ceil(MAX_ROWS);
     let column_parts = num_tasks
         .div_ceil(row_parts)
         .min(b.columns.div_ceil(panel))
         .max(1);
-    let rows = a
-        .rows
-        .div_ceil(row_parts)
-        .next_multiple_of(NARROW.0)
-        .min(MAX_ROWS);
+    let rows = a.rows.div_ceil(row_parts).next_multiple_of(NARROW.0);
     let columns = b.columns.div_ceil(column_parts).next_multiple_of(panel);
     let range = |start: usize, step: usize, end: usize| start..end.min(start + step);
     (0..a.rows)
