@@ -139,12 +139,6 @@ impl Session {
         let model = server.model().await?;
         let info = server.info().await?;
         let format = choose_format(method.format, &model)?;
-        if method.decoding.max_tokens >= model.max_context_tokens {
-            return Err(ClientError::Usage(format!(
-                "--max-tokens {} leaves no room for a prompt: this model's context is {} tokens",
-                method.decoding.max_tokens, model.max_context_tokens
-            )));
-        }
         let template = (format == PromptFormat::Chat).then(|| TemplateStamp {
             name: model.chat_template_name.clone(),
             digest: model.chat_template_digest.clone(),

@@ -22,7 +22,10 @@ use serde::Serialize;
 const SPLITS_SEED: u64 = 1;
 /// The seed of the shipped base model's text.
 const CORPUS_SEED: u64 = 11;
-const SIZES: SplitSizes = SplitSizes { num_train: 3000, num_test: 800 };
+const SIZES: SplitSizes = SplitSizes {
+    num_train: 3000,
+    num_test: 800,
+};
 
 #[derive(Parser)]
 #[command(about = "Writes the demo's question files and its pre-training text")]
@@ -51,7 +54,9 @@ fn main() -> Result<()> {
             write_lines(&dir.join("test.jsonl"), splits.test)
         }
         What::Corpus { file, documents } => {
-            let lines = corpus(&splits)?.take(documents).map(|text| Document { text });
+            let lines = corpus(&splits)?
+                .take(documents)
+                .map(|text| Document { text });
             write_lines(&file, lines)
         }
     }
@@ -63,7 +68,10 @@ struct Document {
 }
 
 fn corpus(splits: &Splits) -> Result<Corpus> {
-    let prompts = (PromptTemplate::by_name("basic")?, PromptTemplate::by_name("hint")?);
+    let prompts = (
+        PromptTemplate::by_name("basic")?,
+        PromptTemplate::by_name("hint")?,
+    );
     let all = splits.train.iter().chain(&splits.test);
     let excluded: HashSet<String> = all.map(|problem| problem.question.clone()).collect();
     Ok(Corpus::new(CORPUS_SEED, prompts, excluded)?)
@@ -76,5 +84,6 @@ fn write_lines(path: &Path, lines: impl IntoIterator<Item = impl Serialize>) -> 
         serde_json::to_writer(&mut out, &line)?;
         out.write_all(b"\n")?;
     }
-    out.flush().with_context(|| format!("cannot write {}", path.display()))
+    out.flush()
+        .with_context(|| format!("cannot write {}", path.display()))
 }

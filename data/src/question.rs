@@ -57,7 +57,7 @@ pub enum QuestionError {
 pub enum LineProblem {
     #[error("not valid UTF-8 at byte {byte} of the line")]
     NotUtf8 { byte: usize },
-    #[error("expected a JSON object with the texts \"question\" and \"answer\": {0}")]
+    #[error("expected a JSON object with the texts \"question\" and \"answer\": {}", without_line(.0))]
     Json(serde_json::Error),
     #[error("\"question\" is empty")]
     EmptyQuestion,
@@ -65,6 +65,16 @@ pub enum LineProblem {
     NoGold { found: String },
     #[error("id {id:?} is already used on line {first_line}")]
     DuplicateId { id: String, first_line: usize },
+}
+
+/// What serde says, with the column but without its line: it saw one line only, and calls it 1.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match text.strip_suffix(&place) {
+        Some(problem) => format!("{problem} (column {})", error.column()),
+        None => text,
+    }
 }
 
 /// Reads a question file. The first bad line is an error that names file, line and problem.
