@@ -102,6 +102,10 @@ fn bad_lines_are_named() {
     ] {
         let error = read(&format!("{good}{line}\n")).unwrap_err();
         assert!(error.contains(expected), "{line}: {error}");
+        assert!(
+            !error.contains("at line 1"),
+            "one line number is enough: {error}"
+        );
     }
     let twice = "{\"id\": \"x\", \"question\": \"a\", \"answer\": \"#### 1\"}\n".repeat(2);
     let error = read(&twice).unwrap_err();
