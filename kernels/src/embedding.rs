@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::rows::rows_per_task;
 use crate::tensor::{dims2, expect_dims, expect_len, f32_tensor, f32_view};
 
-/// x_TC: row ids[t] of table_VC for every t.
+/// x_TC: for every t, the row of table_VC that `ids[t]` names.
 pub fn embedding(ids: &[u32], table_VC: &Tensor) -> Result<Tensor> {
     let (V, C) = dims2("embedding", "table", table_VC)?;
     check_ids("embedding", ids, V)?;
@@ -21,7 +21,7 @@ pub fn embedding(ids: &[u32], table_VC: &Tensor) -> Result<Tensor> {
     f32_tensor(x, &[ids.len(), C])
 }
 
-/// dtable_VC[ids[t]] += dx_TC[t] for every t, in the order of t.
+/// `dtable_VC[ids[t]] += dx_TC[t]` for every t, in the order of t.
 ///
 /// Tasks own ranges of the table's rows, and each looks at every id, so repeated ids are added
 /// in one order on any number of threads.
