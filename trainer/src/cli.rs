@@ -38,7 +38,8 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Outcome::Finished) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(EXIT_RESUMABLE),
         Err(error) => {
-            eprintln!("trainer: {error:#}");
+            // The library's errors are whole sentences, causes included.
+            eprintln!("trainer: {error}");
             ExitCode::FAILURE
         }
     }

@@ -111,6 +111,10 @@ pub struct TrainingConfig {
     /// sha256 of the prompt's text, so that an edited template file is noticed.
     pub prompt_digest: String,
     pub prompt_format: PromptFormat,
+    /// sha256 of the chat template's source and its pinned date, where it is used.
+    pub template: Option<TemplateConfig>,
+    /// sha256 of `tokenizer.json`.
+    pub tokenizer_digest: String,
     pub too_long: TooLong,
     pub max_length: usize,
     pub validation_fraction: f64,
@@ -121,6 +125,13 @@ pub struct TrainingConfig {
     pub checkpointing: Checkpointing,
     pub save_dtype: SaveDtype,
     pub seed: u64,
+}
+
+/// The chat template that prompts go through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateConfig {
+    pub digest: String,
+    pub date: String,
 }
 
 /// Settings that cannot change the numbers.

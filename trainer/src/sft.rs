@@ -1,25 +1,24 @@
 //! `trainer sft`: from arguments to a plan for the loop. Question files become examples whose prompt
 //! has the very token ids that evaluation will put to the server.
 
-use std::io::Write;
+mod examples;
+
 use std::path::Path;
 
 use data::prompt::PromptTemplate;
-use data::split::holdout_by_question;
 use model::dtype::StoredDtype;
 use model::folder::ModelFolder;
 use model::manifest::file_sha256;
-use model::template::ChatMessage;
-use model::tokenizer::{ModelTokenizer, Prompt, TrainingIds};
+use model::tokenizer::{ModelTokenizer, TokenizerOptions};
 use model::weights::Weights;
-use rayon::prelude::*;
-use serde_json::json;
 
+use self::examples::{ExampleSet, build_examples, write_dropped};
 use crate::cli::args::{SFT_DEFAULTS, SftArgs};
 use crate::config::{
-    DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TooLong, TrainingConfig, Window, require,
+    DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TemplateConfig, TrainingConfig, Window,
+    require,
 };
-use crate::dataset::{Examples, Line, LineText, read_lines};
+use crate::dataset::read_lines;
 use crate::error::{Result, TrainError};
 use crate::forward::Network;
 use crate::metrics::MetricsLog;
@@ -37,7 +36,7 @@ const DEFAULT_MAX_LENGTH: usize = 1024;
 /// Fine-tunes as `args` say; resumes where `args.out` has a complete epoch.
 pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
     let folder = ModelFolder::open(&args.model)?;
-    let tokenizer = ModelTokenizer::load(&args.model)?;
+    let tokenizer = load_tokenizer(args)?;
     let (format, lines) = read_lines(&args.train, args.format.format())?;
     let template = prompt_template(&args.prompt)?;
     let weights = Weights::load(&args.model, &folder.config, candle_core::DType::F32)?;
@@ -137,6 +136,27 @@ fn run_loop(
     train(state, &plan, &mut outputs, stop)
 }
 
+fn load_tokenizer(args: &SftArgs) -> Result<ModelTokenizer> {
+    let mut options = TokenizerOptions::default();
+    let Ok(template) = args.chat_template.parse();
+    options.template = template;
+    if let Some(date) = &args.template_date {
+        options.template_date.clone_from(date);
+    }
+    Ok(ModelTokenizer::load_with(&args.model, &options)?)
+}
+
+/// The chat template as a resumed run must have it again.
+fn template_config(tokenizer: &ModelTokenizer, format: PromptFormat) -> Option<TemplateConfig> {
+    let template = tokenizer.template_digest().zip(tokenizer.template_date());
+    template
+        .filter(|_| format == PromptFormat::Chat)
+        .map(|(digest, date)| TemplateConfig {
+            digest: digest.to_string(),
+            date: date.to_string(),
+        })
+}
+
 /// A built-in prompt's name, or a file.
 fn prompt_template(name_or_path: &str) -> Result<PromptTemplate> {
     let path = Path::new(name_or_path);
@@ -163,20 +183,21 @@ fn training_config(
         &format!("at most the model's context, {context}"),
         |n| n <= context,
     )?;
+    let told = if tokenizer.has_chat_template() {
+        PromptFormat::Chat
+    } else {
+        PromptFormat::Plain
+    };
+    let prompt_format = args.prompt_format.format().unwrap_or(told);
     Ok(TrainingConfig {
         model_digest: weights.digest()?,
         train_sha256: file_sha256(&args.train)?,
         format,
         prompt: template.name().to_string(),
         prompt_digest: template.digest().to_string(),
-        prompt_format: args
-            .prompt_format
-            .format()
-            .unwrap_or(if tokenizer.has_chat_template() {
-                PromptFormat::Chat
-            } else {
-                PromptFormat::Plain
-            }),
+        prompt_format,
+        template: template_config(tokenizer, prompt_format),
+        tokenizer_digest: tokenizer.digest().to_string(),
         too_long: args.too_long,
         max_length,
         validation_fraction: args.validation_fraction,
@@ -192,138 +213,6 @@ fn training_config(
         }),
         seed: args.common.seed,
     })
-}
-
-/// The tokenised file.
-#[derive(Debug, Default)]
-struct ExampleSet {
-    train: Examples,
-    validation: Examples,
-    dropped: Vec<Dropped>,
-    num_split_at_border: usize,
-}
-
-/// An example that was left out or cut for its length.
-#[derive(Debug)]
-struct Dropped {
-    line: usize,
-    num_prompt_tokens: usize,
-    num_tokens: usize,
-    /// Cut and kept, rather than left out.
-    truncated: bool,
-}
-
-fn build_examples(
-    lines: &[Line],
-    tokenizer: &ModelTokenizer,
-    template: &PromptTemplate,
-    config: &TrainingConfig,
-) -> Result<ExampleSet> {
-    let encoded: Vec<TrainingIds> = lines
-        .par_iter()
-        .map(|line| encode(line, tokenizer, template, config.prompt_format))
-        .collect::<Result<_>>()?;
-    let questions = lines.iter().map(|line| match &line.text {
-        LineText::Question { question, .. } => question.as_str(),
-        LineText::Prompt { prompt, .. } => prompt.as_str(),
-    });
-    let split = holdout_by_question(questions, config.validation_fraction, config.seed).map_err(
-        |error| TrainError::BadSetting {
-            flag: "--validation-fraction",
-            found: error.found.to_string(),
-            expected: "0 <= fraction < 1".to_string(),
-        },
-    )?;
-    let mut held_out = vec![false; lines.len()];
-    split
-        .held_out
-        .iter()
-        .for_each(|&index| held_out[index] = true);
-    let mut set = ExampleSet::default();
-    for ((line, mut example), held_out) in lines.iter().zip(encoded).zip(held_out) {
-        set.num_split_at_border += usize::from(example.split_at_border);
-        let num_tokens = example.ids.len();
-        if num_tokens > config.max_length {
-            let keep = config.too_long == TooLong::TruncateAnswer
-                && example.label_start < config.max_length;
-            set.dropped.push(Dropped {
-                line: line.number,
-                num_prompt_tokens: example.label_start,
-                num_tokens,
-                truncated: keep,
-            });
-            if !keep {
-                continue;
-            }
-            example.ids.truncate(config.max_length);
-        }
-        let side = if held_out {
-            &mut set.validation
-        } else {
-            &mut set.train
-        };
-        side.push(&example.ids, example.label_start);
-    }
-    Ok(set)
-}
-
-/// Prompt and completion as token ids. A built prompt ends in "A:", after which running text has a
-/// space; through a chat template the answer begins the assistant's turn.
-fn encode(
-    line: &Line,
-    tokenizer: &ModelTokenizer,
-    template: &PromptTemplate,
-    format: PromptFormat,
-) -> Result<TrainingIds> {
-    let (prompt, completion) = match &line.text {
-        LineText::Prompt { prompt, completion } => (prompt.clone(), completion.clone()),
-        LineText::Question {
-            question,
-            completion,
-        } => {
-            let prompt = template.render(question)?;
-            let space = match format {
-                PromptFormat::Plain if !prompt.ends_with(char::is_whitespace) => " ",
-                PromptFormat::Plain | PromptFormat::Chat => "",
-            };
-            (prompt, format!("{space}{}", completion.trim()))
-        }
-    };
-    let prompt = match format {
-        PromptFormat::Plain => Prompt::Text(prompt),
-        PromptFormat::Chat => Prompt::Chat(vec![ChatMessage {
-            role: "user".to_string(),
-            content: prompt,
-        }]),
-    };
-    Ok(tokenizer.encode_training(&prompt, &completion)?)
-}
-
-/// `dropped.jsonl`: one line per example that was left out or cut; empty where there is none.
-fn write_dropped(out: &Path, dropped: &[Dropped]) -> Result<()> {
-    let path = out.join("dropped.jsonl");
-    let mut text = Vec::new();
-    for Dropped {
-        line,
-        num_prompt_tokens,
-        num_tokens,
-        truncated,
-    } in dropped
-    {
-        let outcome = if *truncated {
-            "answer_truncated"
-        } else {
-            "skipped_too_long"
-        };
-        let object = json!({
-            "line": line,
-            "num_prompt_tokens": num_prompt_tokens,
-            "num_tokens": num_tokens,
-            "outcome": outcome,
-        });
-        writeln!(text, "{object}").expect("writing to memory cannot fail");
-    }
-    std::fs::write(&path, text).map_err(TrainError::io(&path))
 }
 
 #[cfg(test)]

@@ -95,6 +95,13 @@ pub struct SftArgs {
     /// Plain text or the checkpoint's chat template.
     #[arg(long, value_enum, default_value_t)]
     pub prompt_format: PromptFormatChoice,
+    /// Chat template: auto (the checkpoint's own), none, hf-llama3.2, meta-llama3 or a file. Give
+    /// what the server is given, so that both render the same prompt.
+    #[arg(long, value_name = "NAME|FILE", default_value = "auto")]
+    pub chat_template: String,
+    /// Date that the chat template writes, such as "26 Jul 2024". Default: the template's own.
+    #[arg(long, value_name = "DATE")]
+    pub template_date: Option<String>,
     #[command(flatten)]
     pub optimizer: OptimizerArgs,
     #[command(flatten)]

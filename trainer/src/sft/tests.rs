@@ -1,8 +1,13 @@
 use clap::Parser;
 use model::manifest::verify_folder;
+use model::template::ChatMessage;
+use model::tokenizer::Prompt;
+use serde_json::json;
 
+use super::examples::encode;
 use super::*;
 use crate::cli::args::{Arguments, Command};
+use crate::dataset::{Line, LineText};
 use crate::testing::write_model_folder;
 
 /// A base model and a GSM8K-style file in a folder of their own.
@@ -260,4 +265,37 @@ fn dead_server_never_stops_training() {
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     let failed = |event: &&Event| matches!(event, Event::Notified { ok: false, .. });
     assert_eq!(events.iter().filter(failed).count(), 3);
+}
+
+/// Through Llama 3's chat template a training example begins with the ids of the evaluation prompt
+/// and ends with the end of the assistant's turn.
+#[test]
+fn chat_labels_end_the_turn() {
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let folder = shared.join("llama3-tokenizer");
+    if !folder.join("tokenizer.json").exists() {
+        eprintln!("SKIPPED: no {}", folder.display());
+        return;
+    }
+    let options = TokenizerOptions {
+        template: "hf-llama3.2".parse().unwrap(),
+        ..TokenizerOptions::default()
+    };
+    let tokenizer = ModelTokenizer::load_with(&folder, &options).unwrap();
+    let template = PromptTemplate::by_name("marked").unwrap();
+    let text = LineText::Question {
+        question: "2 pens and 3?".into(),
+        completion: "5\n#### 5".into(),
+    };
+    let line = Line { number: 1, text };
+    let example = encode(&line, &tokenizer, &template, PromptFormat::Chat).unwrap();
+    let content = template.render("2 pens and 3?").unwrap();
+    let prompt = Prompt::Chat(vec![ChatMessage {
+        role: "user".to_string(),
+        content,
+    }]);
+    let (before, labels) = example.ids.split_at(example.label_start);
+    assert_eq!(before, tokenizer.encode_prompt(&prompt).unwrap());
+    assert_eq!(tokenizer.decode(labels).unwrap(), "5\n#### 5");
+    assert_eq!(labels.last().copied(), tokenizer.token_id("<|eot_id|>"));
 }
