@@ -23,7 +23,7 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// The angle of position p and frequency i is p·inverse_frequencies[i], in f32 as the
+    /// The angle of position p and frequency i is p·`inverse_frequencies[i]`, in f32 as the
     /// reference implementations compute it; scaling (llama3) is already in the frequencies.
     pub fn new(inverse_frequencies: &[f32], max_positions: usize) -> Self {
         let angles = (0..max_positions)
