@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// The byte range of the first false equation of a text.
 pub fn first_false(text: &str) -> Option<Range<usize>> {
-    runs(text).find(|run| is_false(&text[run.clone()], text[run.end..].starts_with('%')))
+    runs(text).find(|run| is_false(text, run))
 }
 
 /// Longest stretches that can be part of an equation and hold an equals sign.
@@ -49,11 +49,12 @@ fn run_end(text: &str, start: usize) -> usize {
     stops.map_or(text.len(), |(at, _)| start + at)
 }
 
-/// Whether two neighbours in a chain of sides differ. `is_percent`: the last side has a unit that
-/// changes its value.
-fn is_false(run: &str, is_percent: bool) -> bool {
-    let sides: Vec<String> = run.split('=').map(plain).collect();
+/// Whether two neighbours in a chain of sides differ.
+fn is_false(text: &str, run: &Range<usize>) -> bool {
+    let sides: Vec<String> = text[run.clone()].split('=').map(plain).collect();
     let last = sides.len() - 1;
+    // A unit that changes the last side's value.
+    let is_percent = text[run.end..].starts_with('%');
     sides.windows(2).enumerate().any(|(index, pair)| {
         let is_checked = !(is_percent && index + 1 == last);
         is_checked && differ(&pair[0], &pair[1]) == Some(true)
