@@ -70,7 +70,7 @@ pub struct SftArgs {
     /// Shape of the lines.
     #[arg(long, value_enum, default_value_t)]
     pub format: FormatChoice,
-    /// Folder for epoch_<n>/, metrics.jsonl and losses.csv. A run found there is resumed.
+    /// Folder for epoch_1/ and so on, metrics.jsonl and losses.csv. A run found there is resumed.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
