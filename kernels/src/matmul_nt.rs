@@ -19,6 +19,7 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
 use crate::matmul::Destination;
 
 #[cfg(target_arch = "x86_64")]
@@ -186,6 +187,7 @@ fn for_tiles(
 }
 
 /// The first run overwrites the output, the others add to it.
+#[cfg(target_arch = "x86_64")]
 fn destination(run: &Range<usize>) -> Destination {
     if run.start == 0 {
         Destination::Overwrite

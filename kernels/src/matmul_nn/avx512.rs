@@ -59,7 +59,7 @@ pub(super) unsafe fn compute<const R: usize, const V: usize>(product: &Product<'
                 let num_rows = (part.rows.end - first_row).min(R);
                 let rows = if is_packed {
                     Rows {
-                        base: &raw const packed_a[tile * R * run.len()],
+                        base: packed_a[tile * R * run.len()..].as_ptr(),
                         row: 1,
                         step: R,
                     }
