@@ -117,7 +117,11 @@ impl Manifest {
     pub fn verify(&self, dir: &Path) -> Result<()> {
         for (name, expected) in &self.files {
             let path = dir.join(name);
-            let size = std::fs::metadata(&path).map_or(None, |meta| Some(meta.len()));
+            let size = match std::fs::metadata(&path) {
+                Ok(meta) => Some(meta.len()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(source) => return Err(ModelError::io(&path, "look at")(source)),
+            };
             let wrong = |expected: String, found: String| ModelError::Manifest {
                 path: dir.join(FILE_NAME),
                 file: name.clone(),

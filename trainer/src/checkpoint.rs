@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::tensor::f32_view;
 use model::dtype::StoredDtype;
-use model::manifest::{self, Manifest, file_sha256};
+use model::manifest::{self, Manifest, file_sha256, verify_folder};
 use model::save::{save_checkpoint, sync_folder};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,7 @@ use crate::config::{SaveDtype, TrainingConfig};
 use crate::error::{Result, TrainError};
 use crate::forward::Network;
 use crate::metrics::EpochLosses;
+use crate::resume::may_pass;
 use crate::state_file::write_arrays;
 use crate::train::{Counters, TrainState};
 
@@ -96,6 +97,7 @@ pub fn save_model(
     let path = out.join("model");
     let old = out.join(format!(".model.old-{}", std::process::id()));
     if path.exists() {
+        remove_folder(&old)?;
         std::fs::rename(&path, &old).map_err(TrainError::io(&path))?;
     }
     std::fs::rename(&beside, &path).map_err(TrainError::io(&path))?;
@@ -107,9 +109,11 @@ pub fn save_model(
     })
 }
 
-/// Removes what an earlier process left of a `model` it was writing. The caller has the folder's
-/// lock.
+/// Puts `out/model` in order after an earlier process: where it ended between the two renames of a
+/// save, the new model takes its place, or else the old one; whatever else it left is removed. The
+/// caller has the folder's lock.
 pub fn remove_half_models(out: &Path) -> Result<()> {
+    let (mut new, mut old) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(out).map_err(TrainError::io(out))? {
         let path = entry.map_err(TrainError::io(out))?.path();
         let name = path
@@ -117,8 +121,32 @@ pub fn remove_half_models(out: &Path) -> Result<()> {
             .and_then(|name| name.to_str())
             .unwrap_or_default();
         if name.starts_with(".model.tmp-") {
-            remove_folder(&path)?;
+            new.push(path);
+        } else if name.starts_with(".model.old-") {
+            old.push(path);
         }
+    }
+    let model = out.join("model");
+    if !model.try_exists().map_err(TrainError::io(&model))? {
+        for found in new.iter().chain(&old) {
+            let is_whole = match verify_folder(found) {
+                Ok(manifest) => manifest.is_some(),
+                Err(error) if may_pass(&error) => return Err(error.into()),
+                Err(_) => false,
+            };
+            if is_whole {
+                std::fs::rename(found, &model).map_err(TrainError::io(found))?;
+                sync_folder(out)?;
+                break;
+            }
+        }
+    }
+    if !model.try_exists().map_err(TrainError::io(&model))? {
+        // Not even the old model is whole: it is the only one, and what to do with it is the user's.
+        old.clear();
+    }
+    for leftover in new.iter().chain(&old) {
+        remove_folder(leftover)?;
     }
     Ok(())
 }
@@ -188,3 +216,6 @@ fn write_state(dir: &Path, config: &TrainingConfig, state: &TrainState) -> Resul
     Manifest::write(dir)?;
     Ok(sync_folder(dir)?)
 }
+
+#[cfg(test)]
+mod tests;

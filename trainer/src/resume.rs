@@ -1,11 +1,12 @@
 //! Finds the newest complete epoch of an output folder and takes its state over. Half folders are
-//! removed, folders that fail their manifest are moved aside, and other settings than the saved ones
-//! are refused by name.
+//! removed, folders that fail their manifest are moved aside (those that could not be read are left
+//! alone), and other settings than the saved ones are refused by name.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kernels::tensor::f32_update;
+use model::ModelError;
 use model::config::LlamaConfig;
 use model::manifest::verify_folder;
 use model::weights::Weights;
@@ -71,13 +72,10 @@ pub fn newest_complete_epoch(out: &Path, progress: &mut Progress) -> Result<Opti
         let problem = match verify_folder(&found.path) {
             Ok(Some(_)) => return Ok(Some(found)),
             Ok(None) => "it has no manifest.json".to_string(),
+            Err(error) if may_pass(&error) => return Err(error.into()),
             Err(error) => error.to_string(),
         };
-        let aside = out.join(format!(
-            ".epoch_{}.invalid-{}",
-            found.epoch,
-            std::process::id()
-        ));
+        let aside = free_name(out, found.epoch)?;
         std::fs::rename(&found.path, &aside).map_err(TrainError::io(&found.path))?;
         progress.emit(Event::Warning {
             message: format!(
@@ -88,6 +86,32 @@ pub fn newest_complete_epoch(out: &Path, progress: &mut Progress) -> Result<Opti
         });
     }
     Ok(None)
+}
+
+/// Whether an error tells of the machine, such as a disk that does not answer or a lack of file
+/// handles, and not of the folder's content: nothing is known about the checkpoint then.
+pub(crate) fn may_pass(error: &ModelError) -> bool {
+    use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+    let ModelError::Io { source, .. } = error else {
+        return false;
+    };
+    !matches!(
+        source.kind(),
+        NotFound | NotADirectory | IsADirectory | InvalidData
+    )
+}
+
+/// A name that nothing in `out` has, for a damaged epoch folder.
+fn free_name(out: &Path, epoch: u32) -> Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let path = out.join(format!(".epoch_{epoch}.invalid-{number}"));
+        match path.symlink_metadata() {
+            Ok(_) => number += 1,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(path),
+            Err(error) => return Err(TrainError::io(&path)(error)),
+        }
+    }
 }
 
 /// Reads the settings and counters of a complete epoch and refuses other settings than `config`.
@@ -102,7 +126,14 @@ pub fn read_state(found: &CompleteEpoch, config: &TrainingConfig) -> Result<Save
             ),
         });
     }
-    verify_folder(&dir)?;
+    if verify_folder(&dir)?.is_none() {
+        return Err(TrainError::BadCheckpoint {
+            path: dir,
+            what: "has no manifest.json, so its files cannot be checked; give another --out, or \
+                   start from the epoch's folder with --model"
+                .to_string(),
+        });
+    }
     let path = dir.join(STATE_FILE);
     let text = std::fs::read(&path).map_err(TrainError::io(&path))?;
     let saved: SavedState =

@@ -44,3 +44,29 @@ fn half_folders_are_removed() {
     assert_eq!(found, None);
     assert!(!half.exists());
 }
+
+/// Damaged folders are moved to a name that is free; one that cannot be looked at is left alone.
+#[test]
+fn only_damage_is_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let epoch = dir.path().join("epoch_1");
+        std::fs::create_dir(&epoch).unwrap();
+        std::fs::write(epoch.join("config.json"), "{").unwrap();
+        let found = newest_complete_epoch(dir.path(), &mut Progress::memory()).unwrap();
+        assert_eq!(found, None);
+    }
+    assert!(dir.path().join(".epoch_1.invalid-2/config.json").exists());
+
+    // A link to itself cannot be opened, whoever asks.
+    let epoch = dir.path().join("epoch_2");
+    std::fs::create_dir(&epoch).unwrap();
+    let weights = epoch.join("model.safetensors");
+    std::fs::write(&weights, "weights").unwrap();
+    model::manifest::Manifest::write(&epoch).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    std::os::unix::fs::symlink(&weights, &weights).unwrap();
+    let error = newest_complete_epoch(dir.path(), &mut Progress::memory()).unwrap_err();
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    assert!(epoch.exists());
+}
