@@ -13,13 +13,15 @@ use crate::progress::Progress;
 use crate::stop::StopFlag;
 use crate::train::Outcome;
 
-/// The run was stopped by SIGTERM or SIGINT after a whole step; the same command resumes it from
-/// the newest complete epoch. The number is `EX_TEMPFAIL` of sysexits.h.
+/// `sft` was stopped by SIGTERM or SIGINT; the same command goes on after the newest complete epoch,
+/// and what was done of the epoch after that is done again. The number is `EX_TEMPFAIL` of
+/// sysexits.h.
 pub const EXIT_RESUMABLE: u8 = 75;
 
 /// Runs the trainer with these arguments (the first is the program's name, as in
 /// [`std::env::args_os`]) and returns its exit code: 0 done, 1 failed (the reason is on stderr),
-/// 2 wrong usage, 75 stopped and resumable.
+/// 2 wrong usage, 75 stopped and resumable. A stopped `pretrain` has saved its model but cannot be
+/// resumed, which counts as failed.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::memory::keep_freed_memory();
     let arguments = match Arguments::try_parse_from(args) {
@@ -34,13 +36,37 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    let stopped = stopped_exit(&arguments.command);
     match run(arguments) {
         Ok(Outcome::Finished) => ExitCode::SUCCESS,
-        Ok(Outcome::Interrupted) => ExitCode::from(EXIT_RESUMABLE),
+        Ok(Outcome::Interrupted) => {
+            let (code, sentence) = stopped;
+            eprintln!("trainer: {sentence}");
+            ExitCode::from(code)
+        }
         Err(error) => {
             // The library's errors are whole sentences, causes included.
             eprintln!("trainer: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Exit code and sentence of a run that a signal ended.
+fn stopped_exit(command: &Command) -> (u8, String) {
+    match command {
+        Command::Sft(_) => (
+            EXIT_RESUMABLE,
+            "stopped by a signal; the same command goes on after the newest complete epoch".into(),
+        ),
+        Command::Pretrain(args) => {
+            let model = args.out.join("model");
+            let sentence = format!(
+                "stopped by a signal before the end; the model so far is {model}, and a new run with \
+                 --init-from {model} and another --out can train it further",
+                model = model.display()
+            );
+            (1, sentence)
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, TrainError};
+use crate::notify::BearerToken;
 use crate::schedule::Schedule;
 
 /// AdamW (Loshchilov, Hutter 2019) with global-norm clipping.
@@ -150,6 +151,8 @@ pub struct NotifyConfig {
     pub checkpoint_prefix: String,
     /// For one server and one checkpoint, connection included.
     pub time_limit: Duration,
+    /// For servers that answer only those who have it.
+    pub token: Option<BearerToken>,
 }
 
 impl OptimizerConfig {

@@ -1,14 +1,41 @@
 //! Tells generation servers to load a checkpoint. Whatever a server does or does not do ends as one
 //! [`Notification`] within the time limit; it never stops training.
 
-use std::time::Duration;
+use std::path::Path;
 
 use proto::genserver::v1::ReloadCheckpointRequest;
 use proto::genserver::v1::control_client::ControlClient;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Endpoint;
 
 use crate::config::NotifyConfig;
+use crate::error::{Result as TrainResult, TrainError};
 use crate::progress::Event;
+
+/// What a server with a token wants to see with every call; not shown by `Debug`.
+#[derive(Debug, Clone)]
+pub struct BearerToken(MetadataValue<Ascii>);
+
+impl BearerToken {
+    /// The token in a file, without the white space around it.
+    pub fn read(path: &Path) -> TrainResult<Self> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let token = text.trim();
+        let bad = || TrainError::BadSetting {
+            flag: "--server-token-file",
+            found: path.display().to_string(),
+            expected: "a file with one token of printable ASCII characters without spaces"
+                .to_string(),
+        };
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad());
+        }
+        let mut value: MetadataValue<Ascii> =
+            format!("Bearer {token}").parse().map_err(|_| bad())?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
 
 /// What became of one server's notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +103,7 @@ pub fn notify_all(config: &NotifyConfig, folder: &str, manifest_sha256: &str) ->
         .map(|server| Notification {
             server: server.clone(),
             checkpoint: checkpoint.clone(),
-            outcome: notify(server, request.clone(), config.time_limit),
+            outcome: notify(server, request.clone(), config),
         })
         .collect()
 }
@@ -84,8 +111,15 @@ pub fn notify_all(config: &NotifyConfig, folder: &str, manifest_sha256: &str) ->
 fn notify(
     server: &str,
     request: ReloadCheckpointRequest,
-    time_limit: Duration,
+    config: &NotifyConfig,
 ) -> Result<Loaded, String> {
+    let time_limit = config.time_limit;
+    let mut request = tonic::Request::new(request);
+    if let Some(BearerToken(token)) = &config.token {
+        request
+            .metadata_mut()
+            .insert("authorization", token.clone());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -97,7 +131,10 @@ fn notify(
     outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", time_limit.as_secs())))
 }
 
-async fn reload(server: &str, request: ReloadCheckpointRequest) -> Result<Loaded, String> {
+async fn reload(
+    server: &str,
+    request: tonic::Request<ReloadCheckpointRequest>,
+) -> Result<Loaded, String> {
     let url = if server.contains("://") {
         server.to_string()
     } else {

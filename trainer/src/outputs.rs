@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use model::manifest::{self, file_sha256};
+
 use crate::checkpoint::{SavedCheckpoint, save_epoch, save_model};
 use crate::config::{NotifyConfig, SaveDtype, TrainingConfig};
 use crate::error::Result;
@@ -97,14 +99,27 @@ impl<'a> Outputs<'a> {
         let saved = save_epoch(&self.out, &self.tokenizer_source, config, state)?;
         self.metrics.epoch(losses)?;
         self.announce(state, &saved, Some(losses.epoch));
+        self.tell_servers(losses.epoch, &saved.manifest_sha256);
+        Ok(())
+    }
+
+    /// A run goes on after `epoch`. The servers are told of it again: the process that saved it may
+    /// have ended before it told them. One that knows the folder's content answers from memory.
+    pub fn after_resume(&mut self, epoch: u32) -> Result<()> {
+        let path = self.out.join(format!("epoch_{epoch}"));
+        let manifest_sha256 = file_sha256(&path.join(manifest::FILE_NAME))?;
+        self.newest = Some(path);
+        self.tell_servers(epoch, &manifest_sha256);
+        Ok(())
+    }
+
+    fn tell_servers(&mut self, epoch: u32, manifest_sha256: &str) {
         let Saving::EachEpoch { notify, .. } = &self.saving else {
-            return Ok(());
+            return;
         };
-        let folder = format!("epoch_{}", losses.epoch);
-        for notification in notify_all(notify, &folder, &saved.manifest_sha256) {
+        for notification in notify_all(notify, &format!("epoch_{epoch}"), manifest_sha256) {
             self.progress.emit(notification.into());
         }
-        Ok(())
     }
 
     /// The last save of a pre-training run, and the last event.

@@ -42,6 +42,7 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
     )?;
     let _claim = OutFolder::claim(&args.out)?;
     remove_half_models(&args.out)?;
+    refuse_finished(&args.out)?;
     let mut documents = Vec::new();
     for path in &args.text {
         for_each_document(path, |text| documents.push(text))?;
@@ -57,7 +58,8 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
         let weights = random_weights(&config, args.common.seed)?;
         (config, weights)
     };
-    let (examples, validation) = tokenise(&documents, &tokenizer, args)?;
+    let context = config.max_position_embeddings;
+    let (examples, validation) = tokenise(&documents, &tokenizer, (args, context))?;
     drop(documents);
     if examples.is_empty() {
         let what = args
@@ -80,6 +82,23 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
         sets,
         (stop, progress),
     )
+}
+
+/// A pre-training run begins at its beginning: it must not overwrite the model of an earlier one.
+fn refuse_finished(out: &Path) -> Result<()> {
+    let model = out.join("model");
+    if !model.try_exists().map_err(TrainError::io(&model))? {
+        return Ok(());
+    }
+    Err(TrainError::BadSetting {
+        flag: "--out",
+        found: out.display().to_string(),
+        expected: format!(
+            "a folder without a model; to train {model} further, give --init-from {model} and \
+             another --out",
+            model = model.display()
+        ),
+    })
 }
 
 fn run_loop(
@@ -196,15 +215,19 @@ fn architecture(args: &PretrainArgs, tokenizer: &ModelTokenizer) -> Result<Llama
 }
 
 /// Training and held-out documents as examples with a label on all but the first token. Documents
-/// longer than the maximum are cut into pieces of that length.
+/// longer than the maximum, or than the model's `context`, are cut into pieces of that length.
 fn tokenise(
     documents: &[String],
     tokenizer: &ModelTokenizer,
-    args: &PretrainArgs,
+    (args, context): (&PretrainArgs, usize),
 ) -> Result<(Examples, Examples)> {
-    let max_length = (args.max_length as usize).min(args.shape.max_position_embeddings + 1);
+    // The last token of a piece is only a label.
+    let max_length = (args.max_length as usize).min(context + 1);
     let wanted = (documents.len() as f64 * args.eval_fraction).ceil() as usize;
-    let num_validation = wanted.min(MAX_VALIDATION_DOCUMENTS);
+    // One document at least is trained on.
+    let num_validation = wanted
+        .min(MAX_VALIDATION_DOCUMENTS)
+        .min(documents.len().saturating_sub(1));
     let mut is_validation = vec![false; documents.len()];
     let order = shuffled(documents.len(), args.common.seed, 0);
     order[..num_validation]

@@ -43,7 +43,7 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
     let config = training_config(args, &folder, (&tokenizer, &template, format), &weights)?;
     let runtime = RuntimeConfig {
         out: args.out.clone(),
-        notify: args.notify.config(),
+        notify: args.notify.config()?,
     };
     let _claim = OutFolder::claim(&runtime.out)?;
     let set = build_examples(&lines, &tokenizer, &template, &config)?;
@@ -132,7 +132,9 @@ fn run_loop(
     };
     let mut outputs = Outputs::new(&runtime.out, saving, model, metrics, progress);
     let done = state.counters.epochs_done;
-    outputs.newest = (done > 0).then(|| runtime.out.join(format!("epoch_{done}")));
+    if done > 0 {
+        outputs.after_resume(done)?;
+    }
     train(state, &plan, &mut outputs, stop)
 }
 

@@ -215,7 +215,8 @@ impl TrainState {
     }
 }
 
-/// Runs `plan` from where `state` is to its end, or until `stop` is raised.
+/// Runs `plan` from where `state` is to its end, or until `stop` is raised: then the step under way
+/// is finished, and with the last step of an epoch the epoch's checkpoint, too.
 pub fn train(
     state: &mut TrainState,
     plan: &Plan<'_>,
@@ -227,7 +228,9 @@ pub fn train(
     for epoch in state.counters.epochs_done + 1..=plan.epochs {
         let order = shuffled(plan.examples.len(), plan.seed, epoch);
         let mut losses = LossSum::default();
-        for window in windows(&order, plan.examples, plan.window) {
+        let all_windows = windows(&order, plan.examples, plan.window);
+        let num_windows = all_windows.len();
+        for (index, window) in all_windows.into_iter().enumerate() {
             let started = Instant::now();
             let batches = state.micro_batches(&order[window], plan);
             let done_before = clock.progress(state.counters);
@@ -250,7 +253,9 @@ pub fn train(
                 skip(outputs, (state.counters, epoch), &report, skipped_in_a_row)?;
             }
             outputs.after_step(state, plan)?;
-            if stop.is_raised() {
+            // An epoch whose last step is done is worth its save.
+            let epoch_is_done = index + 1 == num_windows && outputs.saves_epochs();
+            if stop.is_raised() && !epoch_is_done {
                 return outputs.finish(state, plan, Outcome::Interrupted);
             }
             if progress >= 1.0 && !plan.ends_at_epoch_end() {
@@ -264,20 +269,33 @@ pub fn train(
                 last,
             });
         }
-        state.counters.epochs_done = epoch;
-        let validation_loss = if outputs.saves_epochs() {
-            state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?
-        } else {
-            None
-        };
-        state.history.push(EpochLosses {
-            epoch,
-            train_loss: losses.mean(),
-            validation_loss,
-        });
-        outputs.after_epoch(state)?;
+        end_epoch(state, plan, outputs, (epoch, losses))?;
+        if stop.is_raised() && epoch < plan.epochs {
+            return outputs.finish(state, plan, Outcome::Interrupted);
+        }
     }
     outputs.finish(state, plan, Outcome::Finished)
+}
+
+/// Evaluates, logs and saves the epoch that is done, and tells the servers.
+fn end_epoch(
+    state: &mut TrainState,
+    plan: &Plan<'_>,
+    outputs: &mut Outputs<'_>,
+    (epoch, losses): (u32, LossSum),
+) -> Result<()> {
+    state.counters.epochs_done = epoch;
+    let validation_loss = if outputs.saves_epochs() {
+        state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?
+    } else {
+        None
+    };
+    state.history.push(EpochLosses {
+        epoch,
+        train_loss: losses.mean(),
+        validation_loss,
+    });
+    outputs.after_epoch(state)
 }
 
 impl Plan<'_> {

@@ -34,6 +34,7 @@ pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), Clien
             ServerSide::Remote {
                 server: Box::new(server),
                 checkpoint_root,
+                token_file: args.server.connection.token_file.clone(),
             }
         }
         _ => ServerSide::Embedded,

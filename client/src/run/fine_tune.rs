@@ -370,6 +370,9 @@ fn arguments(lab: &Lab, kind: Kind, format: PromptFormat) -> Vec<OsString> {
         "--server-checkpoint-prefix",
         lab.checkpoints.name_at_server(kind.name()).into(),
     );
+    if let Some(token_file) = &lab.token_file {
+        add("--server-token-file", token_file.into());
+    }
     if let Some(threads) = lab.threads {
         add("--threads", threads.to_string().into());
     }

@@ -41,6 +41,8 @@ pub enum ServerSide {
     Remote {
         server: Box<Server>,
         checkpoint_root: PathBuf,
+        /// With the token that the server wants, for the trainer's calls.
+        token_file: Option<PathBuf>,
     },
 }
 
@@ -78,8 +80,10 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
         } => Checkpoints::below(checkpoint_root, &experiment.out)?,
     };
     let base = checkpoints.place_base(&experiment.model)?;
-    let (embedded, server) = match experiment.server {
-        ServerSide::Remote { server, .. } => (None, *server),
+    let (embedded, server, token_file) = match experiment.server {
+        ServerSide::Remote {
+            server, token_file, ..
+        } => (None, *server, token_file),
         ServerSide::Embedded => {
             experiment
                 .progress
@@ -87,7 +91,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
             let root = checkpoints.path("");
             let (embedded, server) =
                 EmbeddedServer::start(&base, &root, experiment.threads).await?;
-            (Some(embedded), server)
+            (Some(embedded), server, None)
         }
     };
     let info = server.info().await?;
@@ -102,6 +106,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
         model: experiment.model,
         out: experiment.out,
         threads: experiment.threads,
+        token_file,
         context: Context {
             server,
             progress: experiment.progress,
@@ -131,6 +136,7 @@ pub(super) struct Lab {
     pub(super) model: PathBuf,
     pub(super) out: PathBuf,
     pub(super) threads: Option<usize>,
+    pub(super) token_file: Option<PathBuf>,
     pub(super) context: Context,
     pub(super) checkpoints: Checkpoints,
     pub(super) inputs: Inputs,

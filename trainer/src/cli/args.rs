@@ -10,6 +10,7 @@ use crate::config::{
     Checkpointing, DataFormat, NotifyConfig, OptimizerConfig, PromptFormat, SaveDtype, TooLong,
 };
 use crate::error::Result;
+use crate::notify::BearerToken;
 use crate::progress::ProgressMode;
 use crate::schedule::{Schedule, ScheduleKind};
 
@@ -48,7 +49,7 @@ Examples:
       --server http://127.0.0.1:50051 --server-checkpoint-prefix star
 
 The same command again goes on after the newest complete epoch. Exit code 75: stopped by a signal,
-resumable.";
+resumable from there.";
 
 const PRETRAIN_EXAMPLES: &str = "\
 Examples:
@@ -56,7 +57,8 @@ Examples:
     trainer pretrain --text corpus.jsonl --vocab-size 1024 --hidden-size 128 --num-layers 6 \\
       --tokens 30000000 --time-limit-minutes 60 --save-dtype bf16 --out runs/base
 
-The model is in OUT/model. Lines are {\"text\": ...} or {\"prompt\": ..., \"completion\": ...}.";
+The model is in OUT/model; a run that is stopped has saved it, too, but does not go on: train it
+further with --init-from OUT/model and another --out. Lines are {\"text\": ...} or {\"prompt\": ..., \"completion\": ...}.";
 
 /// `trainer sft`.
 #[derive(Debug, Clone, Args)]
@@ -259,6 +261,9 @@ pub struct NotifyArgs {
     /// Name of OUT below the server's checkpoint root.
     #[arg(long, default_value = "", requires = "server")]
     pub server_checkpoint_prefix: String,
+    /// File with the token that the servers were started with.
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub server_token_file: Option<PathBuf>,
     /// Time limit for one server, in seconds.
     #[arg(long, default_value_t = 60)]
     pub server_time_limit_s: u64,
@@ -344,11 +349,14 @@ impl OptimizerArgs {
 }
 
 impl NotifyArgs {
-    pub fn config(&self) -> NotifyConfig {
-        NotifyConfig {
+    /// Reads the token file; an unreadable one or one without a token is an error.
+    pub fn config(&self) -> Result<NotifyConfig> {
+        let token = self.server_token_file.as_deref();
+        Ok(NotifyConfig {
             servers: self.server.clone(),
             checkpoint_prefix: self.server_checkpoint_prefix.clone(),
             time_limit: Duration::from_secs(self.server_time_limit_s),
-        }
+            token: token.map(BearerToken::read).transpose()?,
+        })
     }
 }

@@ -27,6 +27,19 @@ fn defaults_differ_by_command() {
     assert_eq!(pretrain.text.len(), 2);
 }
 
+/// Only `sft` says that the same command goes on; a stopped `pretrain` says where its model is.
+#[test]
+fn only_sft_is_resumable() {
+    let sft = parse(&[
+        "trainer", "sft", "--model", "m", "--train", "t", "--out", "o",
+    ]);
+    assert_eq!(stopped_exit(&sft).0, EXIT_RESUMABLE);
+    let pretrain = parse(&["trainer", "pretrain", "--text", "a", "--out", "o"]);
+    let (code, sentence) = stopped_exit(&pretrain);
+    assert_eq!(code, 1);
+    assert!(sentence.contains("--init-from o/model"), "{sentence}");
+}
+
 /// The whole set of flags is consistent (clap's own check).
 #[test]
 fn flags_are_consistent() {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proto::genserver::v1::control_server::{Control, ControlServer};
 use proto::genserver::v1::{
     GetLoadRequest, GetLoadResponse, GetModelInfoRequest, GetModelInfoResponse,
@@ -7,7 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 
-/// Loads `good/epoch_1` with the right manifest, refuses others, and never answers for `slow`.
+/// Loads `good/epoch_1` with the right manifest, refuses others, never answers for `slow`, and wants a
+/// token for `private/epoch_1`.
 struct FakeServer;
 
 #[tonic::async_trait]
@@ -16,11 +19,18 @@ impl Control for FakeServer {
         &self,
         request: Request<ReloadCheckpointRequest>,
     ) -> Result<Response<ReloadCheckpointResponse>, Status> {
+        let token = request.metadata().get("authorization");
+        let has_token = token.is_some_and(|value| value == "Bearer 0123456789abcdef");
         let request = request.into_inner();
+        if request.checkpoint.starts_with("private") && !has_token {
+            return Err(Status::unauthenticated("no token"));
+        }
         if request.checkpoint.starts_with("slow") {
             std::future::pending::<()>().await;
         }
-        if request.checkpoint != "good/epoch_1" || request.expected_manifest_sha256 != "abc" {
+        if !["good/epoch_1", "private/epoch_1"].contains(&request.checkpoint.as_str())
+            || request.expected_manifest_sha256 != "abc"
+        {
             return Err(Status::not_found("no such folder"));
         }
         let weights = WeightsVersion {
@@ -58,8 +68,12 @@ impl Control for FakeServer {
     }
 }
 
-/// Asks a fake server to load `<prefix>/epoch_1`.
+/// Asks a fake server to load `<prefix>/epoch_1`, without a token.
 fn notified(prefix: &str) -> Notification {
+    notified_with(prefix, None)
+}
+
+fn notified_with(prefix: &str, token: Option<BearerToken>) -> Notification {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
@@ -72,6 +86,7 @@ fn notified(prefix: &str) -> Notification {
         servers: vec![address.to_string()],
         checkpoint_prefix: prefix.to_string(),
         time_limit: Duration::from_millis(if prefix == "slow" { 200 } else { 20_000 }),
+        token,
     };
     let mut all = notify_all(&config, "epoch_1", "abc");
     assert_eq!(all.len(), 1);
@@ -103,4 +118,20 @@ fn refusal_is_a_sentence() {
 fn silence_ends_at_the_time_limit() {
     let error = notified("slow").outcome.unwrap_err();
     assert!(error.contains("no answer within"), "{error}");
+}
+
+/// The token in the file goes along with the call, without its line end; it is not shown.
+#[test]
+fn token_is_sent() {
+    let error = notified("private").outcome.unwrap_err();
+    assert!(error.contains("no token"), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    let token = BearerToken::read(&file).unwrap();
+    assert!(!format!("{token:?}").contains("0123"), "{token:?}");
+    notified_with("private", Some(token)).outcome.unwrap();
+    std::fs::write(&file, "\n").unwrap();
+    let error = BearerToken::read(&file).unwrap_err().to_string();
+    assert!(error.contains("--server-token-file"), "{error}");
 }

@@ -83,6 +83,14 @@ fn makes_a_model_folder() {
     assert!(tokenizer.bos_id().is_some());
     Weights::load(&model, &folder.config, candle_core::DType::F32).unwrap();
 
+    // The same command does not train over it.
+    let error = run(&args(dir.path(), &more), &stop, &mut progress).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("a folder without a model") && error.contains("--init-from"),
+        "{error}"
+    );
+
     let from = model.display().to_string();
     let more = [
         "--init-from",
@@ -119,7 +127,7 @@ fn long_documents_are_cut() {
     let documents: Vec<String> = vec!["1234567890123".to_string(), "12".to_string()];
     let source = tokenizer_folder(&args, &documents).unwrap();
     let tokenizer = ModelTokenizer::load(&source).unwrap();
-    let (examples, validation) = tokenise(&documents, &tokenizer, &args).unwrap();
+    let (examples, validation) = tokenise(&documents, &tokenizer, (&args, 1024)).unwrap();
     let labels: usize = examples
         .iter()
         .chain(validation.iter())
@@ -135,4 +143,10 @@ fn long_documents_are_cut() {
     assert_eq!(longest, Some(8));
     assert!(!examples.is_empty());
     assert!(!validation.is_empty());
+
+    // The model's context is a limit, too, and a single document is trained on, not held out.
+    let one = &documents[..1];
+    let (examples, validation) = tokenise(one, &tokenizer, (&args, 4)).unwrap();
+    assert_eq!(examples.iter().map(|e| e.ids.len()).max(), Some(5));
+    assert!(validation.is_empty());
 }

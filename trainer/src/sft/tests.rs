@@ -95,7 +95,7 @@ fn labels_cover_the_answer_and_its_end() {
     }
 }
 
-/// Interrupted in epoch 2 and run again, or never interrupted: the same files, bit for bit, with
+/// Interrupted after epoch 1 and run again, or never interrupted: the same files, bit for bit, with
 /// weights stored in bf16.
 #[test]
 fn resume_equals_an_uninterrupted_run() {
@@ -138,7 +138,7 @@ fn resume_equals_an_uninterrupted_run() {
     assert_eq!(lines("whole"), lines("parts"));
 }
 
-/// Runs until the first step of epoch 2: a server that is told of epoch 1 asks for the stop, then
+/// Runs until the end of epoch 1: a server that is told of epoch 1 asks for the stop, then
 /// hangs up.
 fn interrupt_after_epoch_one(mut args: SftArgs) -> Outcome {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -155,6 +155,47 @@ fn interrupt_after_epoch_one(mut args: SftArgs) -> Outcome {
     let outcome = run(&args, &stop, &mut Progress::memory()).unwrap();
     raiser.join().unwrap();
     outcome
+}
+
+/// A stop in the last step of an epoch keeps the epoch; the same command goes on after it.
+#[test]
+fn stop_in_the_last_step_saves_the_epoch() {
+    let setup = Setup::new(StoredDtype::F32);
+    let args = setup.args("out", &["--epochs", "2", "--batch-size", "32"]);
+    let stop = StopFlag::default();
+    stop.raise();
+    for (epoch, expected) in [(1, Outcome::Interrupted), (2, Outcome::Finished)] {
+        let outcome = run(&args, &stop, &mut Progress::memory()).unwrap();
+        assert_eq!(outcome, expected);
+        let folder = setup.path(&format!("out/epoch_{epoch}"));
+        assert!(verify_folder(&folder).unwrap().is_some());
+        assert!(!setup.path(&format!("out/epoch_{}", epoch + 1)).exists());
+    }
+}
+
+/// The servers are told again of the epoch that a run goes on from: an earlier process may have
+/// ended between saving it and telling them.
+#[test]
+fn resumed_epoch_is_told_again() {
+    let setup = Setup::new(StoredDtype::F32);
+    let fixed = ["--epochs", "1", "--batch-size", "32"];
+    Setup::run(&setup.args("out", &fixed)).0.unwrap();
+    let more = [&fixed[..], &["--server", "http://127.0.0.1:1"]].concat();
+    let (outcome, events) = Setup::run(&setup.args("out", &more));
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    let told = |event: &Event| matches!(event, Event::Notified { checkpoint, .. } if checkpoint == "epoch_1");
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+/// A trainer state whose manifest is gone cannot be checked, so it is not resumed from.
+#[test]
+fn state_without_manifest_is_refused() {
+    let setup = Setup::new(StoredDtype::F32);
+    let args = setup.args("out", &["--epochs", "1", "--batch-size", "32"]);
+    Setup::run(&args).0.unwrap();
+    std::fs::remove_file(setup.path("out/epoch_1/trainer_state/manifest.json")).unwrap();
+    let error = Setup::run(&args).0.unwrap_err().to_string();
+    assert!(error.contains("no manifest.json"), "{error}");
 }
 
 /// Every epoch is a whole model folder; only the newest keeps the trainer's state; running the same
