@@ -2,11 +2,14 @@
 //! backward per micro-batch → clip → stop if not finite → step → log → evaluate → save → tell the
 //! servers.
 
+mod clock;
+
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use self::clock::RunClock;
 use crate::config::Window;
 use crate::dataset::Examples;
 use crate::error::{Result, TrainError};
@@ -364,45 +367,6 @@ fn skip(
         });
     }
     Ok(())
-}
-
-/// How far the run is, by steps or tokens, and by the clock where there is a time limit.
-#[derive(Debug)]
-struct RunClock {
-    started: Instant,
-    budget: Budget,
-    time_limit: Option<Duration>,
-    progress_at_start: f64,
-}
-
-impl RunClock {
-    fn start(plan: &Plan<'_>, counters: Counters) -> Self {
-        let mut clock = Self {
-            started: Instant::now(),
-            budget: plan.budget,
-            time_limit: plan.time_limit,
-            progress_at_start: 0.0,
-        };
-        clock.progress_at_start = clock.progress(counters);
-        clock
-    }
-
-    /// Done part of the run, 0 to 1.
-    fn progress(&self, counters: Counters) -> f64 {
-        let by_count = match self.budget {
-            Budget::Steps(total) => counters.steps as f64 / total as f64,
-            Budget::Tokens(total) => counters.tokens as f64 / total as f64,
-        };
-        let by_time = self.time_limit.map_or(0.0, |limit| {
-            self.started.elapsed().as_secs_f64() / limit.as_secs_f64()
-        });
-        by_count.max(by_time).min(1.0)
-    }
-
-    fn eta_s(&mut self, progress: f64) -> f64 {
-        let done = (progress - self.progress_at_start).max(1e-9);
-        self.started.elapsed().as_secs_f64() * (1.0 - progress) / done
-    }
 }
 
 #[cfg(test)]
