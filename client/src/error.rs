@@ -35,7 +35,8 @@ pub enum ClientError {
     },
     #[error(
         "{count} prompts failed on the server, the first with {code}: {message}. What is done is \
-         kept: run the same command again to ask only those"
+         kept: the same command asks only those again; a prompt that the server refuses as invalid \
+         has to be shortened or left out first"
     )]
     ItemsFailed {
         count: usize,

@@ -27,6 +27,8 @@ pub(crate) enum Act {
     /// The answer is cut by the token limit.
     Cut(String),
     Refuse(Code),
+    /// No answer, and the stream stays open.
+    KeepSilent,
     /// The whole stream ends with an error; everything unanswered on it is lost.
     BreakStream,
 }
@@ -53,6 +55,9 @@ struct State {
     weights: u64,
     checkpoint: String,
     chat_template: String,
+    /// Of the next calls of `GetLoad`, how many find more tokens computed than the one before.
+    num_busy_loads: u64,
+    num_generated_tokens: u64,
 }
 
 impl FakeServer {
@@ -94,6 +99,16 @@ impl FakeServer {
 
     pub(crate) fn swap_weights(&self) {
         self.shared.state.lock().unwrap().weights += 1;
+    }
+
+    /// The next `count` calls of `GetLoad` see progress, those after them none.
+    pub(crate) fn compute_for(&self, count: u64) {
+        self.shared.state.lock().unwrap().num_busy_loads = count;
+    }
+
+    /// How often `GetLoad` saw progress so far.
+    pub(crate) fn num_generated_tokens(&self) -> u64 {
+        self.shared.state.lock().unwrap().num_generated_tokens
     }
 
     pub(crate) fn set_chat_template(&self, name: &str) {
@@ -186,6 +201,7 @@ impl Generation for Service {
             Act::Say(text) => (text, pb::FinishReason::Stop),
             Act::Cut(text) => (text, pb::FinishReason::Length),
             Act::Refuse(code) => return Err(Status::new(code, "scripted refusal")),
+            Act::KeepSilent => return Ok(Response::new(Box::pin(futures::stream::pending()))),
             Act::BreakStream => return Err(Status::unavailable("scripted break")),
         };
         let chunk = |text: &str| pb::GenerateChunk {
@@ -221,6 +237,7 @@ impl Generation for Service {
                     Act::Say(text) => Ok(service.answer(&id, text, pb::FinishReason::Stop)),
                     Act::Cut(text) => Ok(service.answer(&id, text, pb::FinishReason::Length)),
                     Act::Refuse(code) => Err(code),
+                    Act::KeepSilent => continue,
                     Act::BreakStream => {
                         let _ = sender
                             .send(Err(Status::unavailable("scripted break")))
@@ -287,8 +304,14 @@ impl Control for Service {
         &self,
         _request: Request<pb::GetLoadRequest>,
     ) -> Result<Response<pb::GetLoadResponse>, Status> {
+        let mut state = self.0.state.lock().unwrap();
+        if state.num_busy_loads > 0 {
+            state.num_busy_loads -= 1;
+            state.num_generated_tokens += 1;
+        }
         Ok(Response::new(pb::GetLoadResponse {
             num_running: 3,
+            num_generated_tokens_total: state.num_generated_tokens,
             ..Default::default()
         }))
     }

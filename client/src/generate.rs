@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Code;
 
 pub use backoff::Backoff;
@@ -28,6 +28,8 @@ use crate::{
 
 /// Timers may fire a hair early; a wake-up must find that its time has come.
 const WAKE_MARGIN: Duration = Duration::from_millis(1);
+/// How long a server that sends no answers may take to say how busy it is.
+const LOAD_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// Bounds of a bulk generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +108,8 @@ pub struct Bulk {
     /// Streams that broke since the last answer.
     num_breaks: u32,
     last_answer: Instant,
+    /// Tokens that the server had computed when it was last asked for a sign of life.
+    last_work: (u64, u64),
     last_cause: String,
     next_ticket: u64,
     counts: BulkCounts,
@@ -138,6 +142,7 @@ impl Bulk {
             link: Link::Closed,
             num_breaks: 0,
             last_answer: Instant::now(),
+            last_work: (0, 0),
             last_cause: "the server is silent".to_owned(),
             next_ticket: 0,
             counts: BulkCounts::default(),
@@ -198,11 +203,31 @@ impl Bulk {
                 }
                 Event::Link(Signal::Broken(cause)) => self.broken(cause),
                 Event::Stalled => {
-                    self.broken(format!("no answer for {} s", self.limits.stall.as_secs()));
+                    if !self.has_progressed().await {
+                        self.broken(format!("no answer for {} s", self.limits.stall.as_secs()));
+                    }
                 }
                 Event::RetryDue => {}
             }
         }
+    }
+
+    /// Long answers of a slow server are no stall: whether it has computed since the last time. Then
+    /// the wait begins anew.
+    async fn has_progressed(&mut self) -> bool {
+        let Ok(Ok(load)) = timeout(LOAD_TIME_LIMIT, self.server.load()).await else {
+            return false;
+        };
+        let work = (
+            load.num_prompt_tokens_total,
+            load.num_generated_tokens_total,
+        );
+        if work == self.last_work {
+            return false;
+        }
+        self.last_work = work;
+        self.last_answer = Instant::now();
+        true
     }
 
     fn open_where_closed(&mut self) {

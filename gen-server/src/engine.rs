@@ -198,6 +198,9 @@ impl Engine {
         if self.num_steps.is_multiple_of(STEPS_BETWEEN_QUEUE_SWEEPS) {
             self.scheduler
                 .remove_waiting(|id| outputs.remove_if_cancelled(id));
+        } else {
+            self.scheduler
+                .remove_waiting_head(|id| outputs.remove_if_cancelled(id));
         }
     }
 

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match serve(&args, config) {
+    match run(&args, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gen-server: {error:#}");
@@ -33,7 +33,14 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+fn run(args: &Args, config: ServerConfig) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let done = runtime.block_on(serve(args, config));
+    // A model that is still being loaded must not hold up the end.
+    runtime.shutdown_background();
+    done
+}
+
 async fn serve(args: &Args, config: ServerConfig) -> anyhow::Result<()> {
     raise_file_limit();
     tracing::info!(?config, "resolved configuration");
@@ -53,8 +60,10 @@ async fn serve(args: &Args, config: ServerConfig) -> anyhow::Result<()> {
     announce(address, args.endpoint_file.as_deref())?;
     let result = model.serve(listener, shutdown).await;
     if let Some(file) = &args.endpoint_file {
-        // Whoever finds the file may believe it.
-        drop(fs::remove_file(file));
+        // Whoever finds the file may believe it. A successor may have written its own by now.
+        if fs::read_to_string(file).is_ok_and(|text| text == endpoint(address)) {
+            drop(fs::remove_file(file));
+        }
     }
     Ok(result?)
 }
@@ -70,11 +79,16 @@ fn announce(address: SocketAddr, file: Option<&Path>) -> anyhow::Result<()> {
         let context = || format!("cannot write the endpoint file {}", file.display());
         let mut beside = file.as_os_str().to_owned();
         beside.push(format!(".{}.tmp", std::process::id()));
-        fs::write(&beside, format!("http://{address}\n")).with_context(context)?;
+        fs::write(&beside, endpoint(address)).with_context(context)?;
         fs::rename(&beside, file).with_context(context)?;
     }
     println!("listening on http://{address}");
     Ok(())
+}
+
+/// What the endpoint file holds.
+fn endpoint(address: SocketAddr) -> String {
+    format!("http://{address}\n")
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

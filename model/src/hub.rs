@@ -1,5 +1,9 @@
 //! From a `--model` argument to a folder: a local path, or `org/name[@revision]` in the local
-//! Hugging Face cache (<https://huggingface.co/docs/hub/local-cache>). No network here.
+//! Hugging Face cache (<https://huggingface.co/docs/hub/local-cache>). No network here but in
+//! `download`, which only feature `hub` builds.
+
+#[cfg(feature = "hub")]
+pub mod download;
 
 use std::path::{Path, PathBuf};
 

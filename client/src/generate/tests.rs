@@ -109,6 +109,28 @@ async fn broken_streams_are_survived() {
     assert!(bulk.counts().num_resent > 0);
 }
 
+/// A silent server is left alone while it computes; once it does not, what is unanswered is asked
+/// again on a new stream.
+#[tokio::test]
+async fn slow_is_not_stalled() {
+    let server = FakeServer::start(|_, times| match times {
+        0 => Act::KeepSilent,
+        _ => Act::Say("ok".to_owned()),
+    })
+    .await;
+    server.compute_for(3);
+    let limits = BulkLimits {
+        // A new connection takes its first answer up to 40 ms (delayed acknowledgement).
+        stall: Duration::from_millis(200),
+        ..quick()
+    };
+    let (bulk, outcomes) = run(&server, 4, limits).await;
+    all_answered_once(&outcomes, 4);
+    assert_eq!(server.num_generated_tokens(), 3);
+    assert_eq!(bulk.counts().num_streams, 2);
+    assert_eq!(bulk.counts().num_resent, 4);
+}
+
 /// A wrong request fails at once; one that breaks the engine a few times is given up; the others
 /// are answered.
 #[tokio::test]

@@ -358,10 +358,8 @@ fn arguments(lab: &Lab, kind: Kind, format: PromptFormat) -> Vec<OsString> {
     add("--lr", settings.lr.to_string().into());
     add("--batch-size", settings.batch_size.to_string().into());
     add("--max-length", settings.max_length.to_string().into());
-    add(
-        "--validation-fraction",
-        settings.validation_fraction.to_string().into(),
-    );
+    let validation_fraction = settings.validation_fraction.to_string();
+    add("--validation-fraction", validation_fraction.into());
     add("--prompt", settings.training_prompt.clone().into());
     add("--prompt-format", format.as_str().into());
     add("--seed", settings.seed.to_string().into());
@@ -370,6 +368,8 @@ fn arguments(lab: &Lab, kind: Kind, format: PromptFormat) -> Vec<OsString> {
         "--server-checkpoint-prefix",
         lab.checkpoints.name_at_server(kind.name()).into(),
     );
+    // A 3B checkpoint is read, hashed and waits for long answers under way before it goes live.
+    add("--server-time-limit-s", "1800".into());
     if let Some(token_file) = &lab.token_file {
         add("--server-token-file", token_file.into());
     }

@@ -42,6 +42,11 @@ pub struct Args {
     #[arg(long, value_name = "DIR|ORG/NAME")]
     pub model: String,
 
+    /// Download `org/name` where the cache lacks it (HF_TOKEN for gated models)
+    #[cfg(feature = "hub")]
+    #[arg(long)]
+    pub download: bool,
+
     /// Folder below which `ReloadCheckpoint` finds checkpoints; without it every reload is refused
     #[arg(long, value_name = "DIR")]
     pub checkpoint_root: Option<PathBuf>,
@@ -129,7 +134,7 @@ impl ServerConfig {
     pub fn from_args(args: &Args) -> Result<Self, ConfigError> {
         let mut mistakes = Vec::new();
         let config = Self {
-            model_dir: model_dir(&args.model, &mut mistakes),
+            model_dir: model_dir(args, &mut mistakes),
             checkpoint_root: args.checkpoint_root.clone(),
             device: args.device,
             kv_cache: kv_cache_size(args, &mut mistakes),
@@ -171,8 +176,8 @@ impl ServerConfig {
 }
 
 /// The folder that `--model` names, in place or in the Hugging Face cache.
-fn model_dir(model: &str, mistakes: &mut Vec<Mistake>) -> PathBuf {
-    match hub::resolve(model, &hub_environment()) {
+fn model_dir(args: &Args, mistakes: &mut Vec<Mistake>) -> PathBuf {
+    match find_model(args) {
         Ok(dir) => dir,
         Err(error) => {
             let problem = format!(
@@ -183,9 +188,30 @@ fn model_dir(model: &str, mistakes: &mut Vec<Mistake>) -> PathBuf {
                 option: "--model",
                 problem,
             });
-            PathBuf::from(model)
+            PathBuf::from(&args.model)
         }
     }
+}
+
+#[cfg(not(feature = "hub"))]
+fn find_model(args: &Args) -> model::error::Result<PathBuf> {
+    hub::resolve(&args.model, &hub_environment())
+}
+
+/// As without the feature; with `--download` the cache is filled first where it has to be.
+#[cfg(feature = "hub")]
+fn find_model(args: &Args) -> model::error::Result<PathBuf> {
+    let environment = hub_environment();
+    let found = hub::resolve(&args.model, &environment);
+    if found.is_ok() || !args.download {
+        return found;
+    }
+    let text = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
+    let account = hub::download::HubAccount {
+        token: text("HF_TOKEN"),
+        endpoint: text("HF_ENDPOINT"),
+    };
+    hub::download::download(&args.model, &environment, &account)
 }
 
 fn hub_environment() -> HubEnvironment {

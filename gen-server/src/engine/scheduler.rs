@@ -330,6 +330,21 @@ impl Scheduler {
         });
     }
 
+    /// As [`Self::remove_waiting`], over those that the next step could admit: nobody's prompt is
+    /// computed while a live one waits.
+    pub(crate) fn remove_waiting_head(&mut self, mut is_gone: impl FnMut(SequenceId) -> bool) {
+        let mut num_kept = 0;
+        let mut index = 0;
+        while num_kept < self.limits.max_num_seqs && index < self.waiting.len() {
+            if is_gone(self.waiting[index].id) {
+                self.waiting.remove(index);
+            } else {
+                num_kept += 1;
+                index += 1;
+            }
+        }
+    }
+
     /// Removes the waiting sequences that `is_gone` names.
     pub(crate) fn remove_waiting(&mut self, mut is_gone: impl FnMut(SequenceId) -> bool) {
         self.waiting.retain(|sequence| !is_gone(sequence.id));
