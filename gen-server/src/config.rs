@@ -2,13 +2,17 @@
 //! reader of arguments and environment; all mistakes are reported at once. Nothing here loads a model.
 
 mod args;
+mod precision;
 
 use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use model::template::TemplateChoice;
 
-pub use self::args::{Args, LogFormat};
+pub use self::{
+    args::{Args, LogFormat},
+    precision::{Dtype, Precision, Quantization},
+};
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +35,7 @@ const MIN_AUTH_TOKEN_BYTES: usize = 16;
 /// Where the model is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {
-    /// All cores of this machine, f32.
+    /// All cores of this machine.
     Cpu,
 }
 
@@ -85,6 +89,8 @@ pub struct ServerConfig {
     /// Folder below which `ReloadCheckpoint` finds checkpoints; `None` refuses every reload.
     pub checkpoint_root: Option<PathBuf>,
     pub device: Device,
+    /// In what numbers the model is computed.
+    pub precision: Precision,
     pub kv_cache: KvCacheSize,
     /// Tokens in a KV block.
     pub block_size: u32,
@@ -139,6 +145,7 @@ impl ServerConfig {
             model_dir: model_dir.into(),
             checkpoint_root: None,
             device: Device::Cpu,
+            precision: Precision::default(),
             kv_cache: KvCacheSize::Auto,
             block_size: DEFAULT_BLOCK_SIZE,
             max_num_seqs: DEFAULT_MAX_NUM_SEQS,

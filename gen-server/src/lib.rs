@@ -29,7 +29,8 @@ mod config;
 mod error;
 
 pub use config::{
-    Args, AuthToken, ConfigError, Device, KvCacheSize, LogFormat, Mistake, ServerConfig,
+    Args, AuthToken, ConfigError, Device, Dtype, KvCacheSize, LogFormat, Mistake, Precision,
+    Quantization, ServerConfig,
 };
 pub use error::ServerError;
 pub use model::template::TemplateChoice;

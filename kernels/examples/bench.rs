@@ -2,18 +2,22 @@
 //! bench [name part]`. Each line is the best of some repetitions, on all of rayon's threads.
 #![expect(clippy::print_stdout, reason = "a measurement is printed")]
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use kernels::{
-    AdamWStep, AttentionSaved, KvCache, KvShape, PagedBatch, PagedSequence, RopeTable, Segments,
+    Activations, AdamWStep, AttentionPlan, AttentionSaved, Crew, KvCache, KvFormat, KvShape,
+    Output, PagedBatch, PagedSequence, QueryRows, RopeTable, Segments, Weight, WeightFormat,
 };
 
 type Bench = fn() -> kernels::Result<()>;
 
 fn main() -> kernels::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, Bench); 7] = [
+    let benches: [(&str, Bench); 9] = [
+        ("bandwidth", bandwidth),
+        ("packed", packed),
         ("linear", linear),
         ("gradients", linear_gradients),
         ("rows", row_operations),
@@ -54,7 +58,7 @@ fn best<R>(mut run: impl FnMut() -> R) -> Duration {
 fn report(name: &str, time: Duration, gflop: f64) {
     let rate = gflop / time.as_secs_f64();
     println!(
-        "{name:<44} {:>10.1} µs {rate:>8.1} GFLOP/s",
+        "{name:<52} {:>10.1} µs {rate:>8.1} GFLOP/s",
         time.as_secs_f64() * 1e6
     );
 }
@@ -63,7 +67,7 @@ fn report(name: &str, time: Duration, gflop: f64) {
 fn report_bytes(name: &str, time: Duration, num_values: usize) {
     let rate = num_values as f64 * 4e-9 / time.as_secs_f64();
     println!(
-        "{name:<44} {:>10.1} µs {rate:>8.1} GB/s",
+        "{name:<52} {:>10.1} µs {rate:>8.1} GB/s",
         time.as_secs_f64() * 1e6
     );
 }
@@ -214,38 +218,115 @@ fn adamw() -> kernels::Result<()> {
 }
 
 fn paged() -> kernels::Result<()> {
-    for (g, h, d) in [(2, 6, 32), (8, 32, 64)] {
-        let block_size = 16;
-        let shape = KvShape {
-            num_layers: 1,
-            num_blocks: 1024,
-            block_size,
-            num_kv_heads: g,
-            head_dim: d,
-        };
-        let cache = KvCache::new(shape, &Device::Cpu)?;
-        for (num_sequences, query_len, context_len) in [
-            (1, 1, 250),
-            (16, 1, 250),
-            (64, 1, 250),
-            (1, 200, 200),
-            (8, 64, 200),
-        ] {
-            let sequences = (0..num_sequences)
-                .map(|i| PagedSequence {
-                    query_len,
-                    context_len,
-                    block_table: (i * 16..i * 16 + 16).collect(),
-                })
-                .collect();
-            let batch = PagedBatch { sequences };
-            let q = tensor(&[num_sequences as usize * query_len, h, d]);
-            kernels::paged_attention(&q, cache.layer(0), &batch)?;
-            let time = best(|| kernels::paged_attention(&q, cache.layer(0), &batch));
-            let seen = (0..query_len).map(|i| context_len - i).sum::<usize>();
-            let gflop = 4e-9 * (num_sequences as usize * seen * h * d) as f64;
-            let name = format!("paged {num_sequences} x {query_len} of {context_len} H={h} D={d}");
-            report(&name, time, gflop);
+    let crew = crew();
+    for (g, h, d) in [(2, 6, 32), (3, 9, 64), (8, 32, 64)] {
+        for format in [KvFormat::F32, KvFormat::Bf16] {
+            let shape = KvShape {
+                num_layers: 1,
+                num_blocks: 1024,
+                block_size: 16,
+                num_kv_heads: g,
+                head_dim: d,
+                format,
+            };
+            let cache = KvCache::new(shape, &Device::Cpu)?;
+            for (num_sequences, query_len, context_len) in [
+                (1, 1, 250),
+                (16, 1, 250),
+                (64, 1, 250),
+                (1, 250, 250),
+                (8, 64, 200),
+            ] {
+                let sequences = (0..num_sequences)
+                    .map(|i| PagedSequence {
+                        query_len,
+                        context_len,
+                        block_table: (i * 16..i * 16 + 16).collect(),
+                    })
+                    .collect();
+                let plan = AttentionPlan::new(&PagedBatch { sequences }, shape, h)?;
+                let num_rows = num_sequences as usize * query_len;
+                let q = vec![0.1; num_rows * h * d];
+                let mut out = vec![0.0; q.len()];
+                let rows = QueryRows {
+                    values: &q,
+                    row_len: h * d,
+                };
+                let mut run =
+                    || kernels::paged_attention(&rows, &mut out, (cache.layer(0), &plan), &crew);
+                run()?;
+                let time = best(run);
+                let seen = (0..query_len).map(|i| context_len - i).sum::<usize>();
+                let gflop = 4e-9 * (num_sequences as usize * seen * h * d) as f64;
+                let name = format!(
+                    "paged {format:?} {num_sequences} x {query_len} of {context_len} H={h} D={d}"
+                );
+                report(&name, time, gflop);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn crew() -> Crew {
+    let num_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Crew::new(num_threads).expect("threads")
+}
+
+/// What the memory gives: every thread reads its part of 512 MiB, which no cache holds.
+#[expect(clippy::unnecessary_wraps, reason = "as the other benches")]
+fn bandwidth() -> kernels::Result<()> {
+    let (crew, num_parts) = (crew(), 64);
+    let values: Vec<u64> = (0..1 << 26).collect();
+    let part_len = values.len() / num_parts;
+    let time = best(|| {
+        let sum = std::sync::atomic::AtomicU64::new(0);
+        crew.for_each(num_parts, |i| {
+            let part = &values[i * part_len..(i + 1) * part_len];
+            let mut sums = [0_u64; 32];
+            for some in part.as_chunks::<32>().0 {
+                for (sum, value) in sums.iter_mut().zip(some) {
+                    *sum ^= value;
+                }
+            }
+            sum.fetch_xor(sums.iter().fold(0, |a, b| a ^ b), Relaxed);
+        });
+        sum.into_inner()
+    });
+    let name = format!("memory read, {} threads", crew.num_threads());
+    report_bytes(&name, time, 2 * values.len());
+    Ok(())
+}
+
+/// Products against packed weights, and how many bytes of weights they read a second.
+fn packed() -> kernels::Result<()> {
+    let crew = crew();
+    for (c, o) in [
+        (576, 960),
+        (576, 3072),
+        (1536, 576),
+        (2048, 3072),
+        (2048, 16_384),
+        (8192, 2048),
+    ] {
+        let values: Vec<f32> = (0..c * o)
+            .map(|i| (i * 7919 % 1024) as f32 / 512.0 - 1.0)
+            .collect();
+        for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
+            let w = Weight::pack(format, &values, c)?;
+            for t in [1, 4, 8, 16, 32, 64, 256] {
+                let x = &values[..t * c];
+                let mut y = vec![0.0; t * o];
+                let mut packed = Activations::new(format);
+                packed.fill_from(x, c, &crew);
+                let mut run =
+                    || kernels::linear_packed(&packed, &w, (&mut y, Output::Overwrite), &crew);
+                run()?;
+                let time = best(run);
+                let rate = w.num_bytes() as f64 * 1e-9 / time.as_secs_f64();
+                let name = format!("packed {format:?} T={t} C={c} O={o} ({rate:.1} GB/s)");
+                report(&name, time, 2e-9 * (t * c * o) as f64);
+            }
         }
     }
     Ok(())

@@ -24,6 +24,10 @@ mod causal_attention;
 mod cross_entropy;
 mod segments;
 
+mod crew;
+mod packed;
+mod step;
+
 mod kv_cache;
 mod paged_attention;
 
@@ -40,15 +44,18 @@ pub use adamw::{AdamWStep, adamw_step, squared_norm};
 pub use causal_attention::{
     AttentionSaved, LogSumExp, causal_attention, causal_attention_backward,
 };
+pub use crew::Crew;
 pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_backward};
 pub use embedding::{embedding, embedding_grad_accumulate};
 pub use error::{Error, Result};
-pub use kv_cache::{KvCache, KvLayer, KvShape};
+pub use kv_cache::{KvCache, KvFormat, KvLayer, KvRows, KvShape};
 pub use linear::{
     linear, linear_input_grad, linear_training, linear_weight_grad, linear_weight_grad_accumulate,
 };
-pub use paged_attention::{PagedBatch, PagedSequence, paged_attention};
-pub use rms_norm::{rms_norm, rms_norm_backward};
-pub use rope::{RopeTable, rope, rope_backward};
+pub use packed::{Activations, Weight, WeightBuilder, WeightFormat, linear_packed};
+pub use paged_attention::{AttentionPlan, PagedBatch, PagedSequence, QueryRows, paged_attention};
+pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_row};
+pub use rope::{RopeTable, rope, rope_backward, rope_row};
 pub use segments::Segments;
-pub use swiglu::{swiglu, swiglu_backward};
+pub use step::Output;
+pub use swiglu::{swiglu, swiglu_backward, swiglu_row};

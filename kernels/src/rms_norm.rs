@@ -26,6 +26,15 @@ pub fn rms_norm(x_TC: &Tensor, w_C: &Tensor, eps: f32) -> Result<Tensor> {
     f32_tensor(y, &[T, C])
 }
 
+/// [`rms_norm`] of one row, for callers that have slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn rms_norm_row(y: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
+    assert!(y.len() == w.len() && x.len() == w.len(), "lengths of a row");
+    Arch::new().dispatch(Forward { y, x, w, eps });
+}
+
 /// The gradients (dx_TC, dw_C) of [`rms_norm`] at x and w, for the upstream gradient dy_TC.
 ///
 /// With r = 1/sqrt(mean(x²) + eps): dx = r·w·dy − x·r³·mean(w·dy·x), dw = Σ over T of dy·x·r.

@@ -76,6 +76,25 @@ pub fn rope_backward(dy_THD: &Tensor, positions: &[u32], table: &RopeTable) -> R
     turn("rope_backward", dy_THD, positions, table, Turn::Back)
 }
 
+/// [`rope`] of one token's heads, one after another, in place.
+///
+/// # Panics
+/// When the table does not know the position.
+pub fn rope_row(heads: &mut [f32], position: u32, table: &RopeTable) {
+    let (cos, sin) = table.row(position);
+    let half = table.half_dim;
+    Arch::new().dispatch(|| {
+        for head in heads.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(half);
+            for i in 0..half {
+                let (a, b) = (first[i], second[i]);
+                first[i] = a * cos[i] - b * sin[i];
+                second[i] = b * cos[i] + a * sin[i];
+            }
+        }
+    });
+}
+
 fn turn(
     op: &'static str,
     x_THD: &Tensor,

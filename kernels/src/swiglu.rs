@@ -25,6 +25,18 @@ pub fn swiglu(gate_TF: &Tensor, up_TF: &Tensor) -> Result<Tensor> {
     f32_tensor(y, gate_TF.dims())
 }
 
+/// [`swiglu`] of one row, for callers that have slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn swiglu_row(y: &mut [f32], gate: &[f32], up: &[f32]) {
+    assert!(
+        y.len() == gate.len() && y.len() == up.len(),
+        "lengths of a row"
+    );
+    Arch::new().dispatch(Forward { y, gate, up });
+}
+
 /// The gradients (dgate_TF, dup_TF) of [`swiglu`] for the upstream gradient dy_TF.
 ///
 /// With s = sigmoid(gate): dup = dy·gate·s, dgate = dy·up·s·(1 + gate·(1 − s)).

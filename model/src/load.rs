@@ -36,31 +36,65 @@ struct Checkpoint {
 /// All weights of `config` from `dir`, converted to `dtype`, on the CPU. Holds one stored tensor in
 /// memory besides the result.
 pub(crate) fn load_weights(dir: &Path, config: &LlamaConfig, dtype: DType) -> Result<Weights> {
-    let mut checkpoint = Checkpoint::open(dir)?;
-    let specs = tensor_specs(config);
-    checkpoint.check_names(dir, config, &specs)?;
-    // All shapes before the first value: a wrong checkpoint is refused at once.
-    for spec in &specs {
-        checkpoint.check_shape(spec)?;
-    }
-    if config.tie_word_embeddings && checkpoint.tensors.contains_key(LM_HEAD) {
-        checkpoint.check_tied_head(&specs[0])?;
-    }
-    let mut hasher = WeightsHasher::default();
-    let mut bytes = Vec::new();
-    let tensors = specs.iter().map(|spec| {
-        checkpoint.read(&spec.name, &mut bytes)?;
-        let (path, location) = checkpoint.locate(&spec.name);
-        hasher.start(&spec.name, &spec.shape, location.dtype);
-        hasher.bytes(&bytes);
-        let values = location.dtype.decode(&bytes);
-        check_finite(path, &spec.name, &values)?;
-        let tensor = Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?;
-        Ok(tensor.to_dtype(dtype)?)
+    let mut reader = TensorReader::open(dir, config)?;
+    let tensors = std::iter::from_fn(|| reader.next()).map(|tensor| {
+        let (spec, values) = tensor?;
+        Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?)
     });
     let mut weights = Weights::from_tensors(config, tensors)?;
-    weights.stored_digest = Some(hasher.finish());
+    weights.stored_digest = Some(reader.digest());
     Ok(weights)
+}
+
+/// The tensors of a checked checkpoint, one after another in [`tensor_specs`]' order.
+pub(crate) struct TensorReader {
+    checkpoint: Checkpoint,
+    specs: std::vec::IntoIter<TensorSpec>,
+    hasher: WeightsHasher,
+    bytes: Vec<u8>,
+}
+
+impl TensorReader {
+    /// Refuses a checkpoint that is not `config`'s before the first value is read.
+    pub(crate) fn open(dir: &Path, config: &LlamaConfig) -> Result<Self> {
+        let mut checkpoint = Checkpoint::open(dir)?;
+        let specs = tensor_specs(config);
+        checkpoint.check_names(dir, config, &specs)?;
+        for spec in &specs {
+            checkpoint.check_shape(spec)?;
+        }
+        if config.tie_word_embeddings && checkpoint.tensors.contains_key(LM_HEAD) {
+            checkpoint.check_tied_head(&specs[0])?;
+        }
+        Ok(Self {
+            checkpoint,
+            specs: specs.into_iter(),
+            hasher: WeightsHasher::default(),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// The next tensor's finite values in f32.
+    pub(crate) fn next(&mut self) -> Option<Result<(TensorSpec, Vec<f32>)>> {
+        let spec = self.specs.next()?;
+        Some(self.read(&spec).map(|values| (spec, values)))
+    }
+
+    fn read(&mut self, spec: &TensorSpec) -> Result<Vec<f32>> {
+        self.checkpoint.read(&spec.name, &mut self.bytes)?;
+        let (path, location) = self.checkpoint.locate(&spec.name);
+        self.hasher.start(&spec.name, &spec.shape, location.dtype);
+        self.hasher.bytes(&self.bytes);
+        let values = location.dtype.decode(&self.bytes);
+        check_finite(path, &spec.name, &values)?;
+        Ok(values)
+    }
+
+    /// Of what the files hold (see [`Weights::digest`]), once all tensors were read.
+    pub(crate) fn digest(self) -> String {
+        assert!(self.specs.len() == 0, "the digest is that of all tensors");
+        self.hasher.finish()
+    }
 }
 
 fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {

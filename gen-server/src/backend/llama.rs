@@ -6,16 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use candle_core::{DType, Tensor};
-use kernels::{KvCache, tensor::f32_view};
+use candle_core::Tensor;
+use kernels::{Crew, KvCache, tensor::f32_view};
 use model::{
     ModelError,
     config::LlamaConfig,
     folder::ModelFolder,
-    llama::{BatchSequence, Llama, PackedBatch},
+    llama::{BatchSequence, Llama, LlamaOptions, PackedBatch, kv_shape},
     manifest::{self, Manifest},
     tokenizer::{ModelTokenizer, TokenizerOptions},
-    weights::Weights,
 };
 use rayon::prelude::*;
 
@@ -32,9 +31,6 @@ use crate::{
     request::WeightsVersion,
 };
 
-/// Of the computation and the KV cache.
-const DTYPE: DType = DType::F32;
-const DTYPE_BYTES: usize = 4;
 /// Most that the KV cache takes unless told otherwise.
 const MAX_AUTO_KV_BYTES: usize = 512 << 20;
 /// But at least one sequence of this length must fit.
@@ -57,7 +53,8 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
         options.template_date.clone_from(date);
     }
     let tokenizer = ModelTokenizer::load_with(dir, &options)?;
-    let llama = load_weights(dir, &folder.config)?;
+    let options = llama_options(config)?;
+    let llama = Llama::load(dir, &folder.config, &options)?;
     let limits = limits(config, &folder.config);
     let kv_cache = llama.new_kv_cache(limits.num_blocks as usize, limits.block_size)?;
     let max_context_tokens = folder
@@ -66,7 +63,7 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
         .min(limits.num_blocks as usize * limits.block_size);
     let weights = WeightsVersion {
         number: 1,
-        digest: llama.weights().digest()?,
+        digest: llama.digest().to_owned(),
         checkpoint: folder_name(dir),
     };
     let pool = thread_pool(config.threads)?;
@@ -74,6 +71,7 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
         config: folder.config.clone(),
         tokenizer_digest: tokenizer.digest().to_owned(),
         block_size: limits.block_size,
+        options,
     };
     Ok(Backend {
         runner: Box::new(LlamaRunner::new(llama, kv_cache, pool)),
@@ -82,7 +80,7 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
         model: ModelInfo {
             architecture: "LlamaForCausalLM".to_owned(),
             num_parameters: folder.config.num_parameters() as u64,
-            dtype: "float32".to_owned(),
+            dtype: config.precision.name().to_owned(),
             vocab_size: folder.config.vocab_size as u32,
             eos_token_ids: folder.generation.eos_token_ids,
         },
@@ -92,8 +90,14 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
     })
 }
 
-fn load_weights(dir: &Path, config: &LlamaConfig) -> Result<Llama, ModelError> {
-    Llama::new(config.clone(), Weights::load(dir, config, DTYPE)?)
+/// What computes, and in what.
+fn llama_options(config: &ServerConfig) -> Result<LlamaOptions, ServerError> {
+    let one_per_core = || std::thread::available_parallelism().map_or(1, usize::from);
+    let num_threads = config.threads.unwrap_or_else(one_per_core);
+    Ok(LlamaOptions {
+        format: config.precision.weight_format(),
+        crew: Arc::new(Crew::new(num_threads).map_err(ServerError::Thread)?),
+    })
 }
 
 fn folder_name(dir: &Path) -> String {
@@ -128,7 +132,8 @@ fn thread_pool(threads: Option<usize>) -> Result<Option<rayon::ThreadPool>, Serv
 /// What a step may hold, and how many blocks there are.
 fn limits(config: &ServerConfig, model: &LlamaConfig) -> Limits {
     let block_size = config.block_size as usize;
-    let block_bytes = block_size * model.kv_bytes_per_token(DTYPE_BYTES);
+    let block = kv_shape(model, config.precision.weight_format(), (1, block_size));
+    let block_bytes = block.num_bytes().unwrap_or(usize::MAX);
     let num_blocks = match config.kv_cache {
         KvCacheSize::Blocks(blocks) => blocks.get() as usize,
         KvCacheSize::Mebibytes(mib) => ((mib.get() as usize) << 20) / block_bytes,
@@ -247,6 +252,7 @@ struct LlamaLoader {
     config: LlamaConfig,
     tokenizer_digest: String,
     block_size: usize,
+    options: LlamaOptions,
 }
 
 impl Loader for LlamaLoader {
@@ -264,9 +270,9 @@ impl Loader for LlamaLoader {
         }
         self.check_tokenizer(&folder.join("tokenizer.json"))?;
         // The served config: special ids and the element type on disk may differ.
-        let llama = load_weights(folder, &self.config).map_err(unusable)?;
+        let llama = Llama::load(folder, &self.config, &self.options).map_err(unusable)?;
         self.probe(&llama)?;
-        let digest = llama.weights().digest().map_err(unusable)?;
+        let digest = llama.digest().to_owned();
         Ok(Loaded {
             weights: StagedWeights(Box::new(llama)),
             digest,

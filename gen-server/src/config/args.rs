@@ -15,8 +15,8 @@ use model::{
 
 use super::{
     AuthToken, ConfigError, DEFAULT_BLOCK_SIZE, DEFAULT_GRACE_MS, DEFAULT_MAX_NUM_BATCHED_TOKENS,
-    DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUED_REQUESTS, DEFAULT_MAX_TOKENS, Device, KvCacheSize,
-    Mistake, ServerConfig,
+    DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUED_REQUESTS, DEFAULT_MAX_TOKENS, Device, Dtype,
+    KvCacheSize, Mistake, Precision, Quantization, ServerConfig,
 };
 
 const EXAMPLES: &str = "\
@@ -62,6 +62,17 @@ pub struct Args {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub device: Device,
+
+    /// Numbers to compute in. `bf16` halves the memory of weights and KV cache and is about twice as
+    /// fast; logits then differ in the third digit, so that a greedy answer may take another turn
+    /// where two tokens are almost equally likely [default: f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+
+    /// Store the weights in fewer bits. `int8`: half of bf16's memory, faster than it for few
+    /// sequences at a time, a little less exact; KV cache as with bf16
+    #[arg(long, value_enum, conflicts_with = "dtype")]
+    pub quantize: Option<Quantization>,
 
     /// KV cache size in blocks [default: sized for --max-num-seqs, at most 512 MiB]
     #[arg(long, value_name = "N", conflicts_with = "kv_cache_mib")]
@@ -137,6 +148,7 @@ impl ServerConfig {
             model_dir: model_dir(args, &mut mistakes),
             checkpoint_root: args.checkpoint_root.clone(),
             device: args.device,
+            precision: Precision::new(args.dtype, args.quantize),
             kv_cache: kv_cache_size(args, &mut mistakes),
             block_size: args.block_size,
             max_num_seqs: args.max_num_seqs,

@@ -29,6 +29,29 @@ fn defaults_are_valid() {
     assert_eq!(config.chat_template, TemplateChoice::Auto);
 }
 
+/// Weights are f32 unless another type is asked for; a type and a quantization exclude each other.
+#[test]
+fn precision() {
+    let name = |more: &[&str]| {
+        let config = ServerConfig::from_args(&args(more)).unwrap();
+        config.precision.name()
+    };
+    assert_eq!(name(&[]), "float32");
+    assert_eq!(name(&["--dtype", "f32"]), "float32");
+    assert_eq!(name(&["--dtype", "bf16"]), "bfloat16");
+    assert_eq!(name(&["--quantize", "int8"]), "int8");
+    let both = [
+        "gen-server",
+        "--model",
+        ".",
+        "--dtype",
+        "bf16",
+        "--quantize",
+        "int8",
+    ];
+    assert!(Args::try_parse_from(both).is_err());
+}
+
 /// Every mistake is reported, not only the first.
 #[test]
 fn all_mistakes_are_reported_at_once() {

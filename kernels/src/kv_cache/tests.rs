@@ -1,7 +1,8 @@
 use candle_core::Device;
 
-use super::{KvCache, KvShape};
-use crate::testing::{Rng, values};
+use super::{KvCache, KvFormat, KvLayer, KvRows, KvShape};
+use crate::crew::Crew;
+use crate::testing::Rng;
 
 const SHAPE: KvShape = KvShape {
     num_layers: 2,
@@ -9,47 +10,88 @@ const SHAPE: KvShape = KvShape {
     block_size: 2,
     num_kv_heads: 2,
     head_dim: 4,
+    format: KvFormat::F32,
 };
+
+/// Rows of k (two heads of four values), then v.
+fn rows(values: &[f32]) -> KvRows<'_> {
+    KvRows {
+        values,
+        row_len: 16,
+        k: 0,
+        v: 8,
+    }
+}
+
+/// The key and the value of a slot, heads one after another.
+fn slot(layer: &KvLayer, slot: usize) -> Vec<f32> {
+    let (k, v) = layer.cpu();
+    let (block, slot) = (slot / 2, slot % 2);
+    let heads = || (0..2).map(|head| block * 2 + head);
+    let keys = heads().flat_map(|tile| (0..4).map(move |d| k[tile * 4 + d].0[slot]));
+    let values = heads().flat_map(|tile| v[tile * 2 + slot].0[..4].to_vec());
+    keys.chain(values).map(f32::from_bits).collect()
+}
 
 /// Tokens land in their slots, in one layer, and nothing else changes.
 #[test]
 fn writes_go_to_their_slots() {
     let mut rng = Rng::new(1);
     let mut cache = KvCache::new(SHAPE, &Device::Cpu).unwrap();
-    let (k, v) = (rng.tensor(&[2, 2, 4]), rng.tensor(&[2, 2, 4]));
-    cache.layer_mut(1).write(&k, &v, &[5, 0]).unwrap();
-    let zeros = [0.0; 32];
-    let expected = |x: &[f32]| [&x[8..], &zeros, &x[..8]].concat();
-    let (found_k, found_v) = cache.layer(1).cpu();
-    assert_eq!(found_k, expected(&values(&k)));
-    assert_eq!(found_v, expected(&values(&v)));
-    assert!(cache.layer(0).cpu().0.iter().all(|x| *x == 0.0));
-    assert_eq!(SHAPE.num_bytes(), Some(2 * 2 * 6 * 8 * 4));
+    let new = rng.values(2 * 16);
+    let crew = Crew::alone();
+    cache
+        .layer_mut(1)
+        .write(&rows(&new), &[5, 0], &crew)
+        .unwrap();
+    assert_eq!(slot(cache.layer(1), 5), new[..16]);
+    assert_eq!(slot(cache.layer(1), 0), new[16..]);
+    for untouched in 1..5 {
+        assert_eq!(slot(cache.layer(1), untouched), [0.0; 16]);
+    }
+    assert_eq!(slot(cache.layer(0), 5), [0.0; 16]);
+    // Blocks of two slots: keys take a line of sixteen lanes for each of D, values one a slot.
+    assert_eq!(SHAPE.num_bytes(), Some(2 * 3 * 2 * (4 + 2) * 64));
 }
 
-/// A slot that does not exist, or heads that do not fit, are errors, and nothing is written.
+/// In blocks of sixteen slots nothing is lost: two values of D for each slot and head.
 #[test]
-fn wrong_slots_and_heads_are_errors() {
+fn bytes_of_a_cache() {
+    let shape = KvShape {
+        block_size: 32,
+        head_dim: 64,
+        ..SHAPE
+    };
+    assert_eq!(shape.num_bytes(), Some(2 * 3 * 32 * 2 * 2 * 64 * 4));
+    let format = KvFormat::Bf16;
+    let half = KvShape { format, ..shape };
+    assert_eq!(half.num_bytes(), Some(2 * 3 * 32 * 2 * 2 * 64 * 2));
+}
+
+/// A slot that does not exist, or rows that do not fit, are errors, and nothing is written.
+#[test]
+fn wrong_slots_and_rows_are_errors() {
     let mut rng = Rng::new(2);
     let mut cache = KvCache::new(SHAPE, &Device::Cpu).unwrap();
-    let k = rng.tensor(&[2, 2, 4]);
-    let error = cache
-        .layer_mut(0)
-        .write(&k, &k, &[0, 6])
-        .unwrap_err()
-        .to_string();
-    assert_eq!(error, "KvLayer::write: slots is 6, expected below 6");
-    let three = rng.tensor(&[2, 3, 4]);
-    let error = cache
-        .layer_mut(0)
-        .write(&three, &three, &[0, 1])
-        .unwrap_err()
-        .to_string();
+    let (new, crew) = (rng.values(2 * 16), Crew::alone());
+    let mut write = |rows: &KvRows<'_>, slots: &[u32]| {
+        let layer = cache.layer_mut(0);
+        layer.write(rows, slots, &crew).unwrap_err().to_string()
+    };
     assert_eq!(
-        error,
-        "KvLayer::write: k has shape [2, 3, 4], expected [2, 2, 4]"
+        write(&rows(&new), &[0, 6]),
+        "KvLayer::write: slots is 6, expected below 6"
     );
-    assert!(cache.layer(0).cpu().0.iter().all(|x| *x == 0.0));
+    assert_eq!(
+        write(&rows(&new), &[0]),
+        "KvLayer::write: rows has shape [32], expected [16]"
+    );
+    let shifted = KvRows { k: 9, ..rows(&new) };
+    assert_eq!(
+        write(&shifted, &[0, 1]),
+        "KvLayer::write: row_len is 16, expected at least 17"
+    );
+    assert_eq!(slot(cache.layer(0), 0), [0.0; 16]);
 }
 
 /// A cache larger than any memory is an error, not an abort.

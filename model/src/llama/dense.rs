@@ -1,5 +1,5 @@
 //! The slow twin of [`Llama::forward`]: one sequence, no cache, every step written with candle's
-//! plain operations and none of `kernels`.
+//! plain operations on unpacked weights, and none of `kernels`' fast paths.
 
 use candle_core::{D, DType, Device, Tensor};
 
@@ -17,9 +17,10 @@ impl Llama {
                 found: token_ids.len().to_string(),
             });
         }
+        let weights = self.weights.unpack(&self.config)?;
         let ids = Tensor::new(token_ids, &Device::Cpu)?;
-        let mut x = self.weights.embed.index_select(&ids, 0)?;
-        for layer in &self.weights.layers {
+        let mut x = weights.embed.index_select(&ids, 0)?;
+        for layer in &weights.layers {
             let h = self.norm_dense(&x, &layer.input_norm)?;
             x = (x + self.attend_dense(layer, &h)?)?;
             let h = self.norm_dense(&x, &layer.post_norm)?;
@@ -27,8 +28,8 @@ impl Llama {
             let up = h.matmul(&layer.up.t()?)?;
             x = (x + (gate.silu()? * up)?.matmul(&layer.down.t()?)?)?;
         }
-        let h = self.norm_dense(&x, &self.weights.norm)?;
-        Ok(h.matmul(&self.weights.head().t()?)?)
+        let h = self.norm_dense(&x, &weights.norm)?;
+        Ok(h.matmul(&weights.head().t()?)?)
     }
 
     fn norm_dense(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {

@@ -7,86 +7,160 @@
 //! value heads, D head dimension, C hidden, V vocabulary.
 #![expect(non_snake_case, reason = "tensors end in their shape")]
 
-use candle_core::{DType, Device, Tensor};
-use kernels::tensor::{f32_update, f32_view};
-use kernels::{KvCache, KvShape, PagedBatch, PagedSequence};
+use candle_core::{Device, Tensor};
+use kernels::{
+    Activations, AttentionPlan, KvCache, KvFormat, KvRows, KvShape, Output, PagedBatch,
+    PagedSequence, QueryRows, Weight, WeightFormat,
+};
 
+use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
+use crate::llama::packed::PackedLayer;
 use crate::llama::{Llama, PackedBatch};
 
 impl Llama {
     /// An empty cache of `num_blocks` blocks of `block_size` tokens, for all layers.
     pub fn new_kv_cache(&self, num_blocks: usize, block_size: usize) -> Result<KvCache> {
-        let shape = KvShape {
-            num_layers: self.config.num_hidden_layers,
-            num_blocks,
-            block_size,
-            num_kv_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-        };
+        let shape = kv_shape(&self.config, self.format, (num_blocks, block_size));
         Ok(KvCache::new(shape, &Device::Cpu)?)
     }
 
     /// Runs the batch: writes its keys and values to `kv`, returns logits `[R, V]` in f32.
     pub fn forward(&self, batch: &PackedBatch, kv: &mut KvCache) -> Result<Tensor> {
         self.check_batch(batch)?;
-        let step = Step {
+        let mut step = Step {
             batch,
-            paged: paged_batch(batch),
+            plan: AttentionPlan::new(
+                &paged_batch(batch),
+                kv.shape(),
+                self.config.num_attention_heads,
+            )?,
+            packed: Activations::new(self.format),
+            wide: Vec::new(),
         };
-        let eps = self.config.rms_norm_eps as f32;
+        let C = self.config.hidden_size;
         let last = self.weights.layers.len() - 1;
-        let mut x_TC = kernels::embedding(&batch.token_ids, &self.weights.embed)?;
+        let mut x_TC = self.embed(&batch.token_ids);
         for (index, layer) in self.weights.layers.iter().enumerate() {
-            let attended = self.attend(index, &x_TC, &step, kv)?;
+            let mut attended = self.attend(index, &x_TC, &mut step, kv)?;
             // What the last layer does for rows nobody asks for is needed by nobody.
-            let (x, attended) = if index == last {
-                if batch.logits_rows.is_empty() {
-                    let shape = (0, self.config.vocab_size);
-                    return Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?);
-                }
-                (select_rows(&x_TC, batch)?, select_rows(&attended, batch)?)
-            } else {
-                (x_TC, attended)
-            };
-            add(&x, &kernels::linear(&attended, &layer.o)?)?;
-            let h = kernels::rms_norm(&x, &layer.post_norm, eps)?;
-            let (gate, up) = (
-                kernels::linear(&h, &layer.gate)?,
-                kernels::linear(&h, &layer.up)?,
-            );
-            let mlp = kernels::swiglu(&gate, &up)?;
-            add(&x, &kernels::linear(&mlp, &layer.down)?)?;
-            x_TC = x;
+            if index == last {
+                x_TC = select_rows(x_TC, C, batch);
+                attended = select_rows(attended, self.config.query_size(), batch);
+            }
+            if x_TC.is_empty() {
+                break;
+            }
+            step.packed
+                .fill_from(&attended, self.config.query_size(), &self.crew);
+            self.multiply(&step.packed, &layer.o, (&mut x_TC, Output::Add))?;
+            self.mlp(layer, &mut x_TC, &mut step)?;
         }
-        let h_RC = kernels::rms_norm(&x_TC, &self.weights.norm, eps)?;
-        Ok(kernels::linear(&h_RC, self.weights.head())?)
+        let head = self.weights.head();
+        let R = batch.logits_rows.len();
+        let mut logits_RV = vec![0.0; R * head.num_outputs()];
+        if R > 0 {
+            self.normalize(&x_TC, &self.weights.norm, &mut step.packed);
+            self.multiply(&step.packed, head, (&mut logits_RV, Output::Overwrite))?;
+        }
+        Ok(Tensor::from_vec(
+            logits_RV,
+            (R, head.num_outputs()),
+            &Device::Cpu,
+        )?)
+    }
+
+    /// `[T, C]`
+    fn embed(&self, token_ids: &[u32]) -> Vec<f32> {
+        let C = self.config.hidden_size;
+        let mut x_TC = vec![0.0; token_ids.len() * C];
+        self.crew.for_each_part(&mut x_TC, 4 * C, |part, x| {
+            for (id, row) in token_ids[4 * part..].iter().zip(x.chunks_exact_mut(C)) {
+                self.weights.embed.copy_row(*id as usize, row);
+            }
+        });
+        x_TC
+    }
+
+    /// x's rows through RMSNorm, ready to be multiplied.
+    fn normalize(&self, x_TC: &[f32], weight: &[f32], packed: &mut Activations) {
+        let (C, eps) = (self.config.hidden_size, self.config.rms_norm_eps as f32);
+        packed.fill((x_TC.len() / C, C), &self.crew, |t, row| {
+            kernels::rms_norm_row(row, &x_TC[t * C..(t + 1) * C], weight, eps);
+        });
+    }
+
+    fn multiply(&self, x: &Activations, w: &Weight, y: (&mut [f32], Output)) -> Result<()> {
+        Ok(kernels::linear_packed(x, w, y, &self.crew)?)
+    }
+
+    /// `x += mlp(norm(x))`
+    fn mlp(&self, layer: &PackedLayer, x_TC: &mut [f32], step: &mut Step<'_>) -> Result<()> {
+        let (T, F) = (
+            x_TC.len() / self.config.hidden_size,
+            self.config.intermediate_size,
+        );
+        self.normalize(x_TC, &layer.post_norm, &mut step.packed);
+        step.wide.resize(T * 2 * F, 0.0);
+        self.multiply(
+            &step.packed,
+            &layer.gate_up,
+            (&mut step.wide, Output::Overwrite),
+        )?;
+        let gate_up = &step.wide;
+        step.packed.fill((T, F), &self.crew, |t, row| {
+            let (gate, up) = gate_up[t * 2 * F..(t + 1) * 2 * F].split_at(F);
+            kernels::swiglu_row(row, gate, up);
+        });
+        self.multiply(&step.packed, &layer.down, (x_TC, Output::Add))
     }
 
     /// The attention of one layer up to, not including, its output projection. `[T, H * D]`
     fn attend(
         &self,
         index: usize,
-        x_TC: &Tensor,
-        step: &Step<'_>,
+        x_TC: &[f32],
+        step: &mut Step<'_>,
         kv: &mut KvCache,
-    ) -> Result<Tensor> {
+    ) -> Result<Vec<f32>> {
         let (config, layer, batch) = (&self.config, &self.weights.layers[index], step.batch);
-        let num_tokens = batch.token_ids.len();
-        let h_TC = kernels::rms_norm(x_TC, &layer.input_norm, config.rms_norm_eps as f32)?;
-        let heads = |weight: &Tensor, num_heads: usize| -> Result<Tensor> {
-            let projected = kernels::linear(&h_TC, weight)?;
-            Ok(projected.reshape((num_tokens, num_heads, config.head_dim))?)
+        let T = batch.token_ids.len();
+        let (H, G, D) = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        );
+        let width = (H + 2 * G) * D;
+        self.normalize(x_TC, &layer.input_norm, &mut step.packed);
+        step.wide.resize(T * width, 0.0);
+        self.multiply(
+            &step.packed,
+            &layer.qkv,
+            (&mut step.wide, Output::Overwrite),
+        )?;
+        let task = ROPE_ROWS * width;
+        self.crew.for_each_part(&mut step.wide, task, |part, rows| {
+            let positions = &batch.positions[part * ROPE_ROWS..];
+            for (row, position) in rows.chunks_exact_mut(width).zip(positions) {
+                kernels::rope_row(&mut row[..(H + G) * D], *position, &self.rope);
+            }
+        });
+        let new = KvRows {
+            values: &step.wide,
+            row_len: width,
+            k: H * D,
+            v: (H + G) * D,
         };
-        let q_THD = heads(&layer.q, config.num_attention_heads)?;
-        let k_TGD = heads(&layer.k, config.num_key_value_heads)?;
-        let v_TGD = heads(&layer.v, config.num_key_value_heads)?;
-        let q_THD = kernels::rope(&q_THD, &batch.positions, &self.rope)?;
-        let k_TGD = kernels::rope(&k_TGD, &batch.positions, &self.rope)?;
         kv.layer_mut(index)
-            .write(&k_TGD, &v_TGD, &batch.slot_mapping)?;
-        let out_THD = kernels::paged_attention(&q_THD, kv.layer(index), &step.paged)?;
-        Ok(out_THD.reshape((num_tokens, config.query_size()))?)
+            .write(&new, &batch.slot_mapping, &self.crew)?;
+        let q = QueryRows {
+            values: &step.wide,
+            row_len: width,
+        };
+        let mut attended = vec![0.0; T * H * D];
+        let call = (kv.layer(index), &step.plan);
+        kernels::paged_attention(&q, &mut attended, call, &self.crew)?;
+        Ok(attended)
     }
 
     /// Block tables and slots are checked where they are used, in `kernels`.
@@ -145,10 +219,36 @@ impl Llama {
     }
 }
 
-/// A batch and the form of it attention takes, made once for all layers.
+/// Rows whose heads are turned by one task.
+const ROPE_ROWS: usize = 16;
+
+/// What a cache for `config` in `format` takes: with weights in fewer bits than f32, bf16.
+pub fn kv_shape(
+    config: &LlamaConfig,
+    format: WeightFormat,
+    (num_blocks, block_size): (usize, usize),
+) -> KvShape {
+    KvShape {
+        num_layers: config.num_hidden_layers,
+        num_blocks,
+        block_size,
+        num_kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        format: match format {
+            WeightFormat::F32 => KvFormat::F32,
+            WeightFormat::Bf16 | WeightFormat::Int8 => KvFormat::Bf16,
+        },
+    }
+}
+
+/// A batch and the form of it attention takes, made once for all layers, and scratch memory.
 struct Step<'a> {
     batch: &'a PackedBatch,
-    paged: PagedBatch,
+    plan: AttentionPlan,
+    /// The input of the product at hand.
+    packed: Activations,
+    /// q, k and v of the layer at hand, then gate and up.
+    wide: Vec<f32>,
 }
 
 fn paged_batch(batch: &PackedBatch) -> PagedBatch {
@@ -162,20 +262,16 @@ fn paged_batch(batch: &PackedBatch) -> PagedBatch {
     }
 }
 
-/// `x += y` in place: nothing but this pass holds `x`. Not candle's `+`, whose threads wait for each
-/// other spinning: on a busy machine that cost a fifth of a decode step.
-fn add(x: &Tensor, y: &Tensor) -> Result<()> {
-    let y = f32_view("residual", "y", y)?;
-    Ok(f32_update("residual", "x", x, |x| {
-        x.iter_mut().zip(y.iter()).for_each(|(x, y)| *x += y);
-    })?)
-}
-
-fn select_rows(x: &Tensor, batch: &PackedBatch) -> Result<Tensor> {
+/// The rows, `width` long, that logits are wanted for.
+fn select_rows(x: Vec<f32>, width: usize, batch: &PackedBatch) -> Vec<f32> {
     let rows = &batch.logits_rows;
     let all = rows.len() == batch.token_ids.len() && (0..).zip(rows).all(|(i, &row)| i == row);
     if all {
-        return Ok(x.clone());
+        return x;
     }
-    Ok(kernels::embedding(rows, x)?)
+    let starts = rows.iter().map(|&row| row as usize * width);
+    starts
+        .flat_map(|start| &x[start..start + width])
+        .copied()
+        .collect()
 }

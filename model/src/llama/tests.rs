@@ -27,9 +27,9 @@ fn batch() -> PackedBatch {
 /// Weights of another config, or of another element type, make no model.
 #[test]
 fn weights_must_be_the_configs() {
-    let Llama {
-        config, weights, ..
-    } = llama();
+    let dir = random_folder(tiny_config());
+    let config = LlamaConfig::load(dir.path()).unwrap();
+    let weights = Weights::load(dir.path(), &config, DType::F32).unwrap();
     let other = LlamaConfig {
         intermediate_size: 25,
         ..config.clone()
