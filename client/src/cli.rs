@@ -2,6 +2,7 @@
 //! The only place that reads arguments and environment.
 
 mod args;
+mod bench;
 mod commands;
 #[cfg(feature = "embedded")]
 mod experiment;

@@ -4,6 +4,7 @@
 mod address;
 mod batch;
 mod convert;
+mod load_test;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use futures::{Stream, StreamExt};
 use proto::genserver::v1::{
     self as pb, control_client::ControlClient, generation_client::GenerationClient,
 };
+use serde::Serialize;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -20,12 +22,13 @@ use tonic::{
 };
 
 pub use address::ServerAddress;
-pub use batch::{BatchItems, BatchSender, BatchStream, Reply, batch_channel};
+pub use batch::{BatchItems, BatchMessage, BatchSender, BatchStream, Reply, batch_channel};
 pub(crate) use convert::code_name;
+pub use load_test::{AnswerCounts, FixedLengthItem, LoadPrompt, TokenMessage};
 
 use crate::{
     error::ClientError,
-    request::{Answer, Item},
+    request::{Answer, Item, Score, ScoreItem},
 };
 
 /// h2 allows unread small frames worth half the connection window before it closes the connection
@@ -48,6 +51,8 @@ pub struct Server {
     url: String,
     generation: GenerationClient<Wire>,
     control: ControlClient<Wire>,
+    /// As it was when the connection was made.
+    info: ServerInfo,
 }
 
 type Wire = InterceptedService<Channel, BearerToken>;
@@ -80,7 +85,7 @@ impl Interceptor for BearerToken {
 }
 
 /// What a server says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerInfo {
     pub version: String,
     pub instance_id: String,
@@ -88,6 +93,9 @@ pub struct ServerInfo {
     pub default_max_tokens: u32,
     pub max_queued_requests: u32,
     pub max_num_seqs: u32,
+    pub max_num_batched_tokens: u32,
+    /// 0: its batches have no credits.
+    pub max_batch_items_under_way: u32,
 }
 
 /// The model a server holds.
@@ -97,6 +105,7 @@ pub struct ModelInfo {
     pub architecture: String,
     pub num_parameters: u64,
     pub dtype: String,
+    pub vocab_size: u32,
     pub max_context_tokens: u32,
     /// Empty where the checkpoint has no chat template.
     pub chat_template_name: String,
@@ -104,17 +113,31 @@ pub struct ModelInfo {
     pub chat_template_date: String,
 }
 
-/// How busy a server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How busy a server is, and what it has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Load {
     pub num_running: u32,
     pub num_waiting: u32,
+    /// Why the first of those that wait does not run.
+    pub wait_reason: Option<&'static str>,
     pub num_blocks_used: u32,
+    /// Free, and known to the prefix cache.
+    pub num_blocks_cached: u32,
     pub num_blocks_total: u32,
+    /// Over the last ten seconds.
+    pub generated_tokens_per_second: f32,
+    pub prompt_tokens_per_second: f32,
     pub num_generated_tokens_total: u64,
     pub num_prompt_tokens_total: u64,
+    pub num_cached_tokens_total: u64,
+    pub num_draft_tokens_total: u64,
+    pub num_accepted_draft_tokens_total: u64,
     pub num_preemptions_total: u64,
     pub num_finished_total: u64,
+    pub num_steps_total: u64,
+    /// Time in steps, and the part of it outside the model.
+    pub step_us_total: u64,
+    pub overhead_us_total: u64,
 }
 
 /// A finished hot swap.
@@ -147,15 +170,16 @@ impl Server {
                     cause: innermost_cause(&cause),
                 })?;
         let wire = InterceptedService::new(channel, token.clone());
-        let server = Self {
+        let mut server = Self {
             address,
             token,
             url,
             generation: GenerationClient::new(wire.clone())
                 .max_decoding_message_size(MAX_REPLY_BYTES),
             control: ControlClient::new(wire),
+            info: ServerInfo::default(),
         };
-        server.info().await?;
+        server.info = server.info().await?;
         Ok(server)
     }
 
@@ -166,6 +190,11 @@ impl Server {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether a batch may send only as many items as it was granted.
+    pub fn grants_credits(&self) -> bool {
+        self.info.max_batch_items_under_way > 0
     }
 
     /// Opens the bidirectional stream that carries many prompts.
@@ -199,6 +228,21 @@ impl Server {
         Ok(convert::load(reply.map_err(|status| {
             self.refused("tell its load", &status)
         })?))
+    }
+
+    /// Log probabilities of a completion's tokens after its prompt, the one that ends it included.
+    pub async fn score(&self, item: &ScoreItem) -> Result<Score, ClientError> {
+        let request = convert::score_request(item);
+        match self.generation.clone().score(request).await {
+            Ok(reply) => convert::score(reply),
+            Err(status) => match convert::too_long(&status) {
+                Some((num_tokens, max_tokens)) => Err(ClientError::TooLong {
+                    num_tokens,
+                    max_tokens,
+                }),
+                None => Err(self.refused("score", &status)),
+            },
+        }
     }
 
     /// Swaps in the checkpoint folder of that name below the server's checkpoint root.

@@ -22,6 +22,8 @@ pub enum ClientError {
         code: String,
         message: String,
     },
+    #[error("{num_tokens} tokens are more than the {max_tokens} that the server takes")]
+    TooLong { num_tokens: u32, max_tokens: u32 },
     #[error("the server sent an answer that breaks the contract: {0}")]
     BadReply(String),
     #[error(
@@ -75,6 +77,13 @@ pub enum ClientError {
     Log(#[from] data::append_log::LogError),
     #[error("these two runs cannot be compared: {0}. --force compares them all the same")]
     NotComparable(String),
+    #[error("{count} of {total} requests failed, the first with {code}: {message}")]
+    BenchFailed {
+        count: usize,
+        total: usize,
+        code: String,
+        message: String,
+    },
     #[error("the trainer failed: {0}")]
     Trainer(String),
     #[error("the server in this process failed: {0}")]

@@ -1,6 +1,9 @@
 //! A scripted generation server on a loopback port, for tests: it answers, refuses, breaks streams
 //! and swaps weights as a closure says. Test code only.
 
+mod batch;
+mod control;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -11,12 +14,13 @@ use std::{
 use futures::Stream;
 use proto::genserver::v1::{
     self as pb,
-    control_server::{Control, ControlServer},
+    control_server::ControlServer,
     generation_server::{Generation, GenerationServer},
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::connection::{BearerToken, Server, ServerAddress};
 
@@ -27,6 +31,8 @@ pub(crate) enum Act {
     /// The answer is cut by the token limit.
     Cut(String),
     Refuse(Code),
+    /// Refused for its length.
+    TooLong,
     /// No answer, and the stream stays open.
     KeepSilent,
     /// The whole stream ends with an error; everything unanswered on it is lost.
@@ -58,6 +64,10 @@ struct State {
     /// Of the next calls of `GetLoad`, how many find more tokens computed than the one before.
     num_busy_loads: u64,
     num_generated_tokens: u64,
+    /// Credits that a batch grants with its first message; 0: it knows none.
+    window: u32,
+    /// Items that came without a credit.
+    num_uncovered: u32,
 }
 
 impl FakeServer {
@@ -111,6 +121,16 @@ impl FakeServer {
         self.shared.state.lock().unwrap().num_generated_tokens
     }
 
+    /// From now on batches grant so many credits.
+    pub(crate) fn set_window(&self, window: u32) {
+        self.shared.state.lock().unwrap().window = window;
+    }
+
+    /// Items that were sent without a credit.
+    pub(crate) fn num_uncovered(&self) -> u32 {
+        self.shared.state.lock().unwrap().num_uncovered
+    }
+
     pub(crate) fn set_chat_template(&self, name: &str) {
         name.clone_into(&mut self.shared.state.lock().unwrap().chat_template);
     }
@@ -144,18 +164,22 @@ impl Service {
         let mut state = self.0.state.lock().unwrap();
         *state.answered.entry(request_id.to_owned()).or_default() += 1;
         let num_generated_tokens = text.split_whitespace().count() as u32 + 1;
+        let finish = pb::Finish {
+            reason: reason.into(),
+            num_prompt_tokens: 7,
+            num_generated_tokens,
+            weights: Some(state.version()),
+            ..Default::default()
+        };
+        let output = pb::SequenceOutput {
+            text,
+            token_ids: vec![1; num_generated_tokens as usize],
+            finish: Some(finish),
+            ..Default::default()
+        };
         pb::GenerateResponse {
             request_id: request_id.to_owned(),
-            text,
-            token_ids: Vec::new(),
-            finish: Some(pb::Finish {
-                reason: reason.into(),
-                num_prompt_tokens: 7,
-                num_generated_tokens,
-                num_cached_tokens: 0,
-                seed: 0,
-                weights: Some(state.version()),
-            }),
+            outputs: vec![output],
         }
     }
 }
@@ -174,7 +198,8 @@ fn prompt_text(request: &pb::GenerateRequest) -> String {
     match &request.prompt {
         Some(pb::generate_request::Prompt::Text(text)) => text.clone(),
         Some(pb::generate_request::Prompt::Chat(chat)) => chat.messages[0].content.clone(),
-        _ => String::new(),
+        Some(pb::generate_request::Prompt::TokenIds(ids)) => format!("{:?}", ids.ids),
+        None => String::new(),
     }
 }
 
@@ -201,21 +226,32 @@ impl Generation for Service {
             Act::Say(text) => (text, pb::FinishReason::Stop),
             Act::Cut(text) => (text, pb::FinishReason::Length),
             Act::Refuse(code) => return Err(Status::new(code, "scripted refusal")),
+            Act::TooLong => return Err(too_long()),
             Act::KeepSilent => return Ok(Response::new(Box::pin(futures::stream::pending()))),
             Act::BreakStream => return Err(Status::unavailable("scripted break")),
         };
-        let chunk = |text: &str| pb::GenerateChunk {
-            text: text.to_owned(),
-            ..Default::default()
+        let chunk = |output| {
+            Ok(pb::GenerateChunk {
+                request_id: String::new(),
+                output: Some(output),
+            })
         };
         let mut chunks: Vec<_> = text
             .split_inclusive(' ')
-            .map(|word| Ok(chunk(word)))
+            .map(|word| {
+                chunk(pb::SequenceOutput {
+                    text: word.to_owned(),
+                    token_ids: vec![1],
+                    ..Default::default()
+                })
+            })
             .collect();
-        let finish = self.answer(&request.request_id, text, reason).finish;
-        chunks.push(Ok(pb::GenerateChunk {
-            finish,
-            ..Default::default()
+        let answer = self.answer(&request.request_id, text, reason);
+        let [output] = <[_; 1]>::try_from(answer.outputs).unwrap();
+        chunks.push(chunk(pb::SequenceOutput {
+            text: String::new(),
+            token_ids: vec![0],
+            ..output
         }));
         Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
     }
@@ -226,115 +262,43 @@ impl Generation for Service {
         &self,
         request: Request<Streaming<pb::BatchRequest>>,
     ) -> Result<Response<Self::GenerateBatchStream>, Status> {
-        let mut items = request.into_inner();
         let (sender, receiver) = mpsc::channel(64);
-        let service = self.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(item)) = items.message().await {
-                let request = item.request.unwrap();
-                let id = request.request_id.clone();
-                let result = match service.act(&request) {
-                    Act::Say(text) => Ok(service.answer(&id, text, pb::FinishReason::Stop)),
-                    Act::Cut(text) => Ok(service.answer(&id, text, pb::FinishReason::Length)),
-                    Act::Refuse(code) => Err(code),
-                    Act::KeepSilent => continue,
-                    Act::BreakStream => {
-                        let _ = sender
-                            .send(Err(Status::unavailable("scripted break")))
-                            .await;
-                        return;
-                    }
-                };
-                let result = match result {
-                    Ok(response) => pb::batch_response::Result::Response(response),
-                    Err(code) => pb::batch_response::Result::Error(pb::ItemError {
-                        code: code.into(),
-                        message: "scripted refusal".to_owned(),
-                    }),
-                };
-                let response = pb::BatchResponse {
-                    request_id: id,
-                    result: Some(result),
-                };
-                if sender.send(Ok(response)).await.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(self.clone().answer_batch(request.into_inner(), sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    /// One token for each word of the completion and one for the end; the n-th word has the log
+    /// probability -n.
+    async fn score(
+        &self,
+        request: Request<pb::ScoreRequest>,
+    ) -> Result<Response<pb::ScoreResponse>, Status> {
+        let request = request.into_inner();
+        let Some(pb::score_request::Completion::CompletionText(text)) = request.completion else {
+            return Err(Status::invalid_argument("expected a text"));
+        };
+        match (self.0.script)(&text, 0) {
+            Act::Refuse(code) => return Err(Status::new(code, "scripted refusal")),
+            Act::TooLong => return Err(too_long()),
+            _ => {}
+        }
+        let num_tokens = text.split_whitespace().count() as u32 + 1;
+        Ok(Response::new(pb::ScoreResponse {
+            request_id: request.request_id,
+            token_ids: (0..num_tokens).collect(),
+            logprobs: (1..=num_tokens).map(|place| -(place as f32)).collect(),
+            ranks: vec![1; num_tokens as usize],
+            num_context_tokens: 7,
+            weights: Some(self.0.state.lock().unwrap().version()),
+            ..Default::default()
+        }))
     }
 }
 
-#[tonic::async_trait]
-impl Control for Service {
-    async fn get_server_info(
-        &self,
-        _request: Request<pb::GetServerInfoRequest>,
-    ) -> Result<Response<pb::GetServerInfoResponse>, Status> {
-        Ok(Response::new(pb::GetServerInfoResponse {
-            version: "fake".to_owned(),
-            instance_id: "one".to_owned(),
-            limits: Some(pb::Limits {
-                max_context_tokens: 2048,
-                default_max_tokens: 1024,
-                max_queued_requests: 64,
-                max_num_seqs: 16,
-                ..Default::default()
-            }),
-        }))
-    }
-
-    async fn get_model_info(
-        &self,
-        _request: Request<pb::GetModelInfoRequest>,
-    ) -> Result<Response<pb::GetModelInfoResponse>, Status> {
-        let state = self.0.state.lock().unwrap();
-        Ok(Response::new(pb::GetModelInfoResponse {
-            weights: Some(state.version()),
-            architecture: "LlamaForCausalLM".to_owned(),
-            num_parameters: 1000,
-            dtype: "f32".to_owned(),
-            max_context_tokens: 2048,
-            chat_template_name: state.chat_template.clone(),
-            ..Default::default()
-        }))
-    }
-
-    async fn get_load(
-        &self,
-        _request: Request<pb::GetLoadRequest>,
-    ) -> Result<Response<pb::GetLoadResponse>, Status> {
-        let mut state = self.0.state.lock().unwrap();
-        if state.num_busy_loads > 0 {
-            state.num_busy_loads -= 1;
-            state.num_generated_tokens += 1;
-        }
-        Ok(Response::new(pb::GetLoadResponse {
-            num_running: 3,
-            num_generated_tokens_total: state.num_generated_tokens,
-            ..Default::default()
-        }))
-    }
-
-    async fn reload_checkpoint(
-        &self,
-        request: Request<pb::ReloadCheckpointRequest>,
-    ) -> Result<Response<pb::ReloadCheckpointResponse>, Status> {
-        let checkpoint = request.into_inner().checkpoint;
-        if checkpoint == "broken" {
-            return Err(Status::failed_precondition(
-                "config.json: hidden_size differs",
-            ));
-        }
-        let mut state = self.0.state.lock().unwrap();
-        let old_weights = Some(state.version());
-        state.weights += 1;
-        state.checkpoint = checkpoint;
-        Ok(Response::new(pb::ReloadCheckpointResponse {
-            old_weights,
-            new_weights: Some(state.version()),
-            load_ms: 2,
-            swap_ms: 1,
-        }))
-    }
+/// What a server says of more tokens than it takes.
+fn too_long() -> Status {
+    let numbers = [("num_tokens", "900"), ("max_tokens", "500")];
+    let numbers = numbers.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let details = ErrorDetails::with_error_info("PROMPT_LENGTH", "genserver.v1", numbers);
+    Status::with_error_details(Code::InvalidArgument, "scripted refusal", details)
 }

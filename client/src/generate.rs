@@ -5,6 +5,7 @@
 //! broken stream is opened anew and every unanswered item goes out again under its own request id.
 
 mod backoff;
+mod credits;
 mod link;
 
 use std::{
@@ -18,6 +19,7 @@ use tonic::Code;
 
 pub use backoff::Backoff;
 pub(crate) use backoff::splitmix64;
+use credits::Credits;
 use link::{Link, Signal};
 
 use crate::{
@@ -105,6 +107,8 @@ pub struct Bulk {
     put_off: BTreeMap<u64, Tracked>,
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     link: Link,
+    /// What may be sent on the link.
+    credits: Credits,
     /// Streams that broke since the last answer.
     num_breaks: u32,
     last_answer: Instant,
@@ -140,6 +144,7 @@ impl Bulk {
             put_off: BTreeMap::new(),
             due: BinaryHeap::new(),
             link: Link::Closed,
+            credits: Credits::Uncounted,
             num_breaks: 0,
             last_answer: Instant::now(),
             last_work: (0, 0),
@@ -195,9 +200,14 @@ impl Bulk {
             self.open_where_closed();
             self.fill();
             match self.wait().await {
-                Event::Link(Signal::Opened(server)) => self.server = *server,
-                Event::Link(Signal::Reply(request_id, reply)) => {
-                    if let Some(finished) = self.settle(request_id, reply) {
+                Event::Link(Signal::Opened(server)) => {
+                    self.credits.opened(&server);
+                    self.server = *server;
+                }
+                Event::Link(Signal::Message(message)) => {
+                    self.credits.add(message.num_credits);
+                    let settled = message.reply.and_then(|(id, reply)| self.settle(id, reply));
+                    if let Some(finished) = settled {
                         return Ok(Some(finished));
                     }
                 }
@@ -244,13 +254,14 @@ impl Bulk {
                 .delay(self.num_breaks, self.counts.num_streams);
             Link::reopen(server, capacity, delay)
         };
+        self.credits = Credits::at_start(&self.server);
         self.counts.num_streams += 1;
     }
 
-    /// Sends up to the limit. The channel has room for `max_in_flight`, so a refusal means that the
+    /// Sends up to the limit, as far as the server has granted room. The channel has room for `max_in_flight`, so a refusal means that the
     /// stream is gone; waiting on it says why.
     fn fill(&mut self) {
-        while self.in_flight.len() < self.limits.max_in_flight {
+        while self.in_flight.len() < self.limits.max_in_flight && self.credits.is_some() {
             let Some(tracked) = self.waiting.pop_front() else {
                 return;
             };
@@ -258,6 +269,7 @@ impl Bulk {
                 self.waiting.push_front(tracked);
                 return;
             }
+            self.credits.take();
             self.in_flight
                 .insert(tracked.item.request_id.clone(), tracked);
         }
@@ -372,7 +384,8 @@ fn kind_of_failure(code: Code) -> Failure {
     match code {
         // ALREADY_EXISTS: the same item of a stream that broke a moment ago still runs there.
         Code::Unavailable | Code::ResourceExhausted | Code::AlreadyExists => Failure::ServerBusy,
-        Code::Internal | Code::Unknown | Code::Aborted | Code::Cancelled => Failure::MayPass,
+        Code::Internal | Code::Unknown | Code::Aborted => Failure::MayPass,
+        // CANCELLED among them: somebody ended the item on purpose.
         _ => Failure::Final,
     }
 }

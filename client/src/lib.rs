@@ -3,8 +3,8 @@
 //!
 //! Reading order: `request` (the shared words), `connection` (the wire), `generate` (bulk
 //! generation), `session` and `collect` (from a question to an attempt on record), `eval` and
-//! `bootstrap`, `run` (the experiment), `report`. Only `connection` knows protobuf; only `cli` reads
-//! arguments and the environment.
+//! `bootstrap`, `run` (the experiment), `report`; `bench` stands alone. Only `connection` knows
+//! protobuf; only `cli` reads arguments and the environment.
 
 pub mod clock;
 pub mod error;
@@ -26,9 +26,12 @@ pub mod bootstrap;
 pub mod eval;
 
 pub mod compare;
+pub mod loss;
 pub mod score;
 
 pub mod report;
+
+pub mod bench;
 
 #[cfg(feature = "embedded")]
 pub mod run;

@@ -73,3 +73,22 @@ pub struct Answer {
     pub finish: FinishReason,
     pub weights: WeightsStamp,
 }
+
+/// A prompt and what follows it, to be scored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScoreItem {
+    pub request_id: String,
+    pub prompt: Prompt,
+    /// Tokenised as in training; the token that ends an answer comes after it.
+    pub completion: String,
+}
+
+/// How likely a completion was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// Of the prompt.
+    pub num_context_tokens: u32,
+    /// Natural logarithms, one for each of its tokens.
+    pub logprobs: Vec<f32>,
+    pub weights: WeightsStamp,
+}

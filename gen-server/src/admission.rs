@@ -1,10 +1,11 @@
-//! Who may come in: a bounded number of requests, none twice under one id, none while the server
-//! drains. A [`Permit`] is held from admission to the end of the answer, streams included.
+//! Who may come in: a bounded number of sequences, no request twice under one id, none while the
+//! server drains. A [`Permit`] is held from admission to the end of the answer, streams included.
+//! What is under way can be ended by its id.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,14 +19,16 @@ mod tests;
 /// The server's door.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
+    /// One unit for each sequence: a request of n answers takes n times the memory of one, so it
+    /// counts n times.
     room: Arc<Semaphore>,
     max_queued_requests: u32,
     draining: CancellationToken,
-    live_ids: LiveIds,
+    live: LiveRequests,
 }
 
 /// Within what a `request_id` must be unique.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdScope {
     /// The connection, by its remote address, so that two programs that number their questions alike
     /// do not collide, and a request may be sent again when its connection broke.
@@ -34,35 +37,54 @@ pub(crate) enum IdScope {
     Batch(u64),
 }
 
-type LiveIds = Arc<Mutex<HashSet<(IdScope, String)>>>;
+/// By id, then by scope: few ids are alive in more than one.
+#[derive(Debug, Clone, Default)]
+struct LiveRequests(Arc<Mutex<HashMap<String, Vec<Live>>>>);
 
-/// The right to be in the queue or running. Gives its room back when it is released or dropped.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    room: Option<OwnedSemaphorePermit>,
-    id: Option<LiveId>,
+struct Live {
+    scope: IdScope,
+    abort: CancellationToken,
 }
 
+/// The right to be in the queue or running. Gives its room back when it is dropped.
 #[derive(Debug)]
-struct LiveId {
-    key: (IdScope, String),
-    live_ids: LiveIds,
+pub(crate) struct Permit {
+    _room: OwnedSemaphorePermit,
+    id: LiveId,
+}
+
+/// A request's id while it is under way; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct LiveId {
+    scope: IdScope,
+    request_id: String,
+    abort: CancellationToken,
+    live: LiveRequests,
+}
+
+impl LiveRequests {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Live>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Permit {
-    /// Gives the room back; nothing the second time.
-    pub(crate) fn release(&mut self) {
-        self.room = None;
-        self.id = None;
+    /// Resolves when the request is to end by [`Admission::abort`].
+    pub(crate) async fn aborted(&self) {
+        self.id.abort.cancelled().await;
     }
 }
 
 impl Drop for LiveId {
     fn drop(&mut self) {
-        self.live_ids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        let mut live = self.live.lock();
+        if let Some(same_id) = live.get_mut(&self.request_id) {
+            same_id.retain(|each| each.scope != self.scope);
+            if same_id.is_empty() {
+                live.remove(&self.request_id);
+            }
+        }
     }
 }
 
@@ -72,61 +94,81 @@ impl Admission {
             room: Arc::new(Semaphore::new(max_queued_requests as usize)),
             max_queued_requests,
             draining: CancellationToken::new(),
-            live_ids: LiveIds::default(),
+            live: LiveRequests::default(),
         }
     }
 
-    /// Room for a request now, or a refusal.
-    pub(crate) fn admit(&self, scope: IdScope, request_id: &str) -> Result<Permit, RequestError> {
-        // First, since a drain takes all the room there is.
+    /// From here on the request can be ended by its id; the id must not be in use.
+    pub(crate) fn register(
+        &self,
+        scope: IdScope,
+        request_id: &str,
+    ) -> Result<LiveId, RequestError> {
         self.refuse_while_draining()?;
-        let room =
-            Arc::clone(&self.room)
-                .try_acquire_owned()
-                .map_err(|_| RequestError::QueueFull {
-                    max_queued_requests: self.max_queued_requests,
-                });
-        self.admit_to(room?, scope, request_id)
+        let abort = CancellationToken::new();
+        let mut live = self.live.lock();
+        let same_id = live.entry(request_id.to_owned()).or_default();
+        if same_id.iter().any(|each| each.scope == scope) {
+            return Err(RequestError::DuplicateId(request_id.to_owned()));
+        }
+        same_id.push(Live {
+            scope,
+            abort: abort.clone(),
+        });
+        drop(live);
+        Ok(LiveId {
+            scope,
+            request_id: request_id.to_owned(),
+            abort,
+            live: self.live.clone(),
+        })
     }
 
-    /// Waits for room: for batches, which read their next item only then.
-    pub(crate) async fn room(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+    /// Room for a request of so many sequences now, or a refusal.
+    pub(crate) fn admit(&self, id: LiveId, num_sequences: u32) -> Result<Permit, RequestError> {
+        // First, since a drain takes all the room there is.
+        self.refuse_while_draining()?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(num_sequences);
+        let room = room.map_err(|_| RequestError::QueueFull {
+            max_queued_requests: self.max_queued_requests,
+        })?;
+        Ok(Permit { _room: room, id })
+    }
+
+    /// Waits for room: for batches, which read their next item only while there is some.
+    pub(crate) async fn wait_for_room(
+        &self,
+        id: LiveId,
+        num_sequences: u32,
+    ) -> Result<Permit, RequestError> {
+        let room = Arc::clone(&self.room).acquire_many_owned(num_sequences);
         tokio::select! {
             biased;
             () = self.draining.cancelled() => Err(RequestError::Draining),
-            room = Arc::clone(&self.room).acquire_owned() => {
-                Ok(room.expect("the semaphore is never closed"))
+            () = id.abort.cancelled() => Err(RequestError::Aborted),
+            room = room => {
+                let room = room.expect("the semaphore is never closed");
+                Ok(Permit { _room: room, id })
             }
         }
     }
 
-    /// A request for which there is room.
-    pub(crate) fn admit_to(
-        &self,
-        room: OwnedSemaphorePermit,
-        scope: IdScope,
-        request_id: &str,
-    ) -> Result<Permit, RequestError> {
-        self.refuse_while_draining()?;
-        if request_id.is_empty() {
-            return Ok(Permit {
-                room: Some(room),
-                id: None,
-            });
+    /// Ends the requests with these ids, in whatever scope; how many there were.
+    pub(crate) fn abort(&self, request_ids: &[String]) -> u32 {
+        let live = self.live.lock();
+        let mut num_aborted = 0;
+        for same_id in request_ids.iter().filter_map(|id| live.get(id)) {
+            for each in same_id.iter().filter(|each| !each.abort.is_cancelled()) {
+                each.abort.cancel();
+                num_aborted += 1;
+            }
         }
-        let key = (scope, request_id.to_owned());
-        let mut live_ids = self.live_ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if !live_ids.insert(key.clone()) {
-            return Err(RequestError::DuplicateId(request_id.to_owned()));
-        }
-        let id = LiveId {
-            key,
-            live_ids: Arc::clone(&self.live_ids),
-        };
-        Ok(Permit {
-            room: Some(room),
-            id: Some(id),
-        })
+        num_aborted
+    }
+
+    /// Requests under way.
+    pub(crate) fn num_unfinished(&self) -> usize {
+        self.live.lock().values().map(Vec::len).sum()
     }
 
     fn refuse_while_draining(&self) -> Result<(), RequestError> {

@@ -21,8 +21,9 @@ mod tests;
 pub(crate) const DEFAULT_BLOCK_SIZE: u32 = 16;
 /// Sequences in one step. Enough that the matrix products of a small model run at full speed.
 pub(crate) const DEFAULT_MAX_NUM_SEQS: u32 = 256;
-/// Tokens in one step on a CPU: a prefill chunk of this size costs a decode about one step.
-pub(crate) const DEFAULT_MAX_NUM_BATCHED_TOKENS: u32 = 2048;
+/// Tokens in one step on a CPU: matrix products of so many rows run at full speed, and answers under
+/// way wait no longer than such a step takes while others' prompts are computed.
+pub(crate) const DEFAULT_MAX_NUM_BATCHED_TOKENS: u32 = 512;
 /// GSM8K's 7,473 training questions fit, each as a stream of its own.
 pub(crate) const DEFAULT_MAX_QUEUED_REQUESTS: u32 = 8192;
 /// Long enough that a reasoned answer is not cut.
@@ -37,6 +38,15 @@ const MIN_AUTH_TOKEN_BYTES: usize = 16;
 pub enum Device {
     /// All cores of this machine.
     Cpu,
+}
+
+/// Whether requests share computed prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrefixCacheMode {
+    /// What one request computed, others with the same first tokens read.
+    On,
+    /// Every request computes its whole prompt.
+    Off,
 }
 
 /// How large the KV cache is; its memory is allocated once, at start.
@@ -98,6 +108,9 @@ pub struct ServerConfig {
     pub max_num_seqs: u32,
     /// Most tokens computed in one step.
     pub max_num_batched_tokens: u32,
+    pub prefix_cache: PrefixCacheMode,
+    /// Most tokens guessed ahead by prompt lookup; 0 is no speculation.
+    pub speculative_tokens: u32,
     /// Most requests admitted and not yet finished.
     pub max_queued_requests: u32,
     /// `max_tokens` of a request that does not say.
@@ -150,6 +163,8 @@ impl ServerConfig {
             block_size: DEFAULT_BLOCK_SIZE,
             max_num_seqs: DEFAULT_MAX_NUM_SEQS,
             max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
+            prefix_cache: PrefixCacheMode::On,
+            speculative_tokens: 0,
             max_queued_requests: DEFAULT_MAX_QUEUED_REQUESTS,
             default_max_tokens: DEFAULT_MAX_TOKENS,
             chat_template: TemplateChoice::Auto,
@@ -204,6 +219,7 @@ impl ServerConfig {
                 1,
                 1 << 20,
             ),
+            ("--speculative-tokens", self.speculative_tokens, 0, 64),
             ("--default-max-tokens", self.default_max_tokens, 1, 1 << 20),
         ];
         let mut mistakes: Vec<Mistake> = counts

@@ -1,22 +1,29 @@
 //! Protobuf to our types and back: requests are parsed whole, with every violation reported at once,
 //! and errors become status codes in one table.
 
+mod prompt;
 mod reply;
+mod sampling;
+mod score;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use model::{template::ChatMessage, tokenizer::Prompt};
+use model::tokenizer::Prompt;
 use proto::genserver::v1 as pb;
 
 use crate::{
     error::{RequestError, Violation},
-    request::Sampling,
+    request::{PrefixCache, Sampling},
+    swap::ReloadRequest,
 };
-pub(crate) use reply::{batch_error, batch_response, chunk, response, weights_version};
+pub(crate) use reply::{
+    Scores, batch_credits, batch_error, batch_response, chunk, response, weights_version,
+};
+pub(crate) use score::{Completion, ParsedScore, parse_score};
 pub(crate) use status::{reload_status, request_status};
 
 /// Larger messages are refused before they are decoded.
@@ -24,11 +31,21 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// More stop strings, or longer ones, cost time at every token.
 pub(crate) const MAX_STOP_STRINGS: usize = 16;
 pub(crate) const MAX_STOP_STRING_BYTES: usize = 256;
-const MAX_STOP_TOKEN_IDS: usize = 64;
+pub(crate) const MAX_STOP_TOKEN_IDS: usize = 64;
+/// Each is looked up at every token.
+pub(crate) const MAX_LOGIT_BIASES: usize = 1024;
+/// As many as anybody samples of one prompt; each is a sequence of its own.
+pub(crate) const MAX_NUM_SEQUENCES: u32 = 128;
+/// A selection over the vocabulary at every token, and 8 bytes each in the answer.
+pub(crate) const MAX_NUM_CANDIDATES: u32 = 20;
+/// Ids in one call of `Abort`: a full queue of the default size.
+pub(crate) const MAX_REQUEST_IDS: usize = 8192;
+pub(crate) const MIN_PRIORITY: i32 = -100;
+pub(crate) const MAX_PRIORITY: i32 = 100;
 const MAX_REQUEST_ID_BYTES: usize = 256;
-const MAX_CHAT_MESSAGES: usize = 1024;
-/// Above it all tokens are about equally likely.
-const MAX_TEMPERATURE: f32 = 100.0;
+const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
+/// Of one refusal: they travel in the trailers, of which many clients take 8 KiB at most.
+const MAX_VIOLATIONS: usize = 20;
 
 /// What a request is checked against.
 #[derive(Debug, Clone)]
@@ -36,6 +53,8 @@ pub(crate) struct RequestLimits {
     pub vocab_size: u32,
     pub max_context_tokens: u32,
     pub default_max_tokens: u32,
+    pub max_num_sequences: u32,
+    pub max_num_candidates: u32,
     pub has_chat_template: bool,
     pub eos_token_ids: Vec<u32>,
 }
@@ -46,26 +65,38 @@ pub(crate) struct ParsedRequest {
     /// Empty: the server chooses.
     pub request_id: String,
     pub prompt: Prompt,
-    /// `seed` is `None` where the server draws it.
+    /// Its `seed` is the request's own, or 0 where the server draws it.
+    pub sampling: Sampling,
+    /// `None` where the server draws it.
     pub seed: Option<u64>,
-    pub temperature: f32,
-    pub top_p: f32,
-    pub top_k: u32,
+    pub num_sequences: u32,
     pub max_tokens: u32,
-    pub stop: Vec<String>,
-    pub stop_token_ids: Arc<[u32]>,
+    pub stops: Stops,
+    pub num_candidates: Option<u32>,
+    pub priority: i32,
+    pub prefix_cache: PrefixCache,
     pub time_limit: Option<Duration>,
 }
 
-impl ParsedRequest {
-    pub(crate) fn sampling(&self, seed: u64) -> Sampling {
-        Sampling {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: self.top_k,
-            seed,
-        }
-    }
+/// What ends an answer before its length does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Stops {
+    /// The checkpoint's own; none where they are to be ignored.
+    pub eos_token_ids: Vec<u32>,
+    /// The request's own.
+    pub token_ids: Vec<u32>,
+    pub strings: Vec<String>,
+    pub string_text: StopStringText,
+    /// Before so many tokens nothing ends the answer.
+    pub min_tokens: u32,
+}
+
+/// What becomes of the stop string that ended an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum StopStringText {
+    #[default]
+    LeftOut,
+    Included,
 }
 
 /// Checks everything that can be checked before the prompt is tokenised.
@@ -73,161 +104,151 @@ pub(crate) fn parse(
     request: pb::GenerateRequest,
     limits: &RequestLimits,
 ) -> Result<ParsedRequest, RequestError> {
-    let mut parser = Parser {
-        limits,
-        violations: Vec::new(),
-    };
-    let num_id_bytes = request.request_id.len();
-    if num_id_bytes > MAX_REQUEST_ID_BYTES {
-        let problem =
-            format!("expected at most {MAX_REQUEST_ID_BYTES} bytes, found {num_id_bytes}");
-        parser.refuse("request_id", problem);
-    }
+    let mut parser = Parser::new(limits);
+    parser.request_id(&request.request_id);
     let prompt = parser.prompt(request.prompt);
-    let sampling = request.sampling.unwrap_or_default();
-    parser.sampling(&sampling);
+    let asked = request.sampling.unwrap_or_default();
+    let (seed, num_sequences) = (asked.seed, asked.num_sequences.unwrap_or(1));
+    let sampling = parser.sampling(asked);
+    parser.count(
+        "sampling.num_sequences",
+        num_sequences,
+        limits.max_num_sequences,
+    );
     let stopping = request.stopping.unwrap_or_default();
-    parser.stopping(&stopping);
-    if request.time_limit_ms == Some(0) {
-        parser.refuse(
-            "time_limit_ms",
-            "expected at least 1, found 0; leave it out for no limit",
-        );
-    }
-    let (Some(prompt), true) = (prompt, parser.violations.is_empty()) else {
-        return Err(RequestError::Invalid(parser.violations));
-    };
+    let max_tokens = stopping.max_new_tokens.unwrap_or(limits.default_max_tokens);
+    let stops = parser.stopping(stopping, max_tokens);
+    parser.time_limit(request.time_limit_ms);
+    let priority = parser.priority(request.priority);
+    let response = request.response.unwrap_or_default();
+    let num_candidates = parser.candidates("response.num_candidates", response.num_candidates);
+    let kv = request.kv.unwrap_or_default();
+    let prompt = parser.finish(prompt)?;
     Ok(ParsedRequest {
         request_id: request.request_id,
         prompt,
-        seed: sampling.seed,
-        temperature: sampling.temperature.unwrap_or(0.0),
-        top_p: sampling.top_p.unwrap_or(1.0),
-        top_k: sampling.top_k.unwrap_or(0),
-        max_tokens: stopping.max_tokens.unwrap_or(limits.default_max_tokens),
-        stop_token_ids: stop_token_ids(&stopping, limits),
-        stop: stopping.stop,
-        time_limit: request
-            .time_limit_ms
-            .map(|ms| Duration::from_millis(u64::from(ms))),
+        sampling,
+        seed,
+        num_sequences,
+        max_tokens,
+        stops,
+        num_candidates: match response.output_logprobs {
+            Some(true) => Some(num_candidates.unwrap_or(0)),
+            _ => num_candidates.filter(|count| *count > 0),
+        },
+        priority,
+        prefix_cache: match kv.bypass_prefix_cache {
+            Some(true) => PrefixCache::Bypass,
+            _ => PrefixCache::Use,
+        },
+        time_limit: duration(request.time_limit_ms),
     })
 }
 
-fn stop_token_ids(stopping: &pb::StoppingCriteria, limits: &RequestLimits) -> Arc<[u32]> {
-    let eos: &[u32] = if stopping.ignore_eos.unwrap_or(false) {
-        &[]
-    } else {
-        &limits.eos_token_ids
-    };
-    eos.iter()
-        .chain(&stopping.stop_token_ids)
-        .copied()
-        .collect()
+/// The ids of a call of `Abort`.
+pub(crate) fn parse_abort(request: pb::AbortRequest) -> Result<Vec<String>, RequestError> {
+    let ids = request.request_ids;
+    if (1..=MAX_REQUEST_IDS).contains(&ids.len()) {
+        return Ok(ids);
+    }
+    let problem = format!("expected 1 to {MAX_REQUEST_IDS} ids, found {}", ids.len());
+    Err(RequestError::Invalid(vec![Violation::new(
+        "request_ids",
+        problem,
+    )]))
 }
 
+/// The name of the checkpoint is checked where it becomes a folder.
+pub(crate) fn parse_reload(
+    request: pb::ReloadCheckpointRequest,
+) -> Result<ReloadRequest, RequestError> {
+    let key_bytes = request.idempotency_key.len();
+    if key_bytes > MAX_IDEMPOTENCY_KEY_BYTES {
+        let problem =
+            format!("expected at most {MAX_IDEMPOTENCY_KEY_BYTES} bytes, found {key_bytes}");
+        let violation = Violation::new("idempotency_key", problem);
+        return Err(RequestError::Invalid(vec![violation]));
+    }
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    Ok(ReloadRequest {
+        checkpoint: request.checkpoint,
+        expected_manifest_sha256: given(request.expected_manifest_sha256),
+        idempotency_key: given(request.idempotency_key),
+    })
+}
+
+fn duration(ms: Option<u32>) -> Option<Duration> {
+    ms.map(|ms| Duration::from_millis(u64::from(ms)))
+}
+
+/// Collects what is wrong, so that all of it is told at once.
 struct Parser<'a> {
     limits: &'a RequestLimits,
     violations: Vec<Violation>,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(limits: &'a RequestLimits) -> Self {
+        Self {
+            limits,
+            violations: Vec::new(),
+        }
+    }
+
     fn refuse(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         self.violations.push(Violation::new(field, problem));
     }
 
-    fn prompt(&mut self, prompt: Option<pb::generate_request::Prompt>) -> Option<Prompt> {
-        use pb::generate_request::Prompt as Asked;
+    /// The prompt, unless anything was wrong.
+    fn finish<T>(mut self, prompt: Option<T>) -> Result<T, RequestError> {
+        let num_left_out = self.violations.len().saturating_sub(MAX_VIOLATIONS);
+        if num_left_out > 0 {
+            self.violations.truncate(MAX_VIOLATIONS);
+            self.refuse("request", format!("{num_left_out} more violations"));
+        }
         match prompt {
-            None => {
-                self.refuse(
-                    "prompt",
-                    "expected one of text, chat and token_ids, found none",
-                );
-                None
-            }
-            Some(Asked::Text(text)) => {
-                if text.is_empty() {
-                    self.refuse("text", "expected a prompt, found an empty text");
-                }
-                Some(Prompt::Text(text))
-            }
-            Some(Asked::Chat(chat)) => Some(Prompt::Chat(self.chat(chat))),
-            Some(Asked::TokenIds(token_ids)) => {
-                if token_ids.ids.is_empty() {
-                    self.refuse("token_ids.ids", "expected a prompt, found no ids");
-                }
-                self.vocabulary("token_ids.ids", &token_ids.ids);
-                Some(Prompt::TokenIds(token_ids.ids))
-            }
+            Some(prompt) if self.violations.is_empty() => Ok(prompt),
+            _ => Err(RequestError::Invalid(self.violations)),
         }
     }
 
-    fn chat(&mut self, chat: pb::Chat) -> Vec<ChatMessage> {
-        if !self.limits.has_chat_template {
-            let problem = "this model has no chat template; send the prompt as text, or start the \
-                           server with --chat-template";
-            self.refuse("chat", problem);
-        }
-        let num_messages = chat.messages.len();
-        if !(1..=MAX_CHAT_MESSAGES).contains(&num_messages) {
-            let problem =
-                format!("expected 1 to {MAX_CHAT_MESSAGES} messages, found {num_messages}");
-            self.refuse("chat.messages", problem);
-        }
-        for (index, message) in chat.messages.iter().enumerate().take(MAX_CHAT_MESSAGES) {
-            if !["system", "user", "assistant"].contains(&message.role.as_str()) {
-                let found = shortened(&message.role);
-                let problem = format!("expected system, user or assistant, found {found:?}");
-                self.refuse(format!("chat.messages[{index}].role"), problem);
-            }
-        }
-        let messages = chat.messages.into_iter();
-        messages
-            .map(|each| ChatMessage {
-                role: each.role,
-                content: each.content,
-            })
-            .collect()
-    }
-
-    fn sampling(&mut self, sampling: &pb::SamplingParams) {
-        // Ranges and comparisons also refuse what is not a number.
-        let temperature = sampling.temperature.unwrap_or(0.0);
-        if !(0.0..=MAX_TEMPERATURE).contains(&temperature) {
-            let problem = format!("expected 0 (greedy) to {MAX_TEMPERATURE}, found {temperature}");
-            self.refuse("sampling.temperature", problem);
-        }
-        let top_p = sampling.top_p.unwrap_or(1.0);
-        let is_in_range = top_p > 0.0 && top_p <= 1.0;
-        if !is_in_range {
-            let problem = format!("expected more than 0 and at most 1, found {top_p}");
-            self.refuse("sampling.top_p", problem);
+    fn request_id(&mut self, request_id: &str) {
+        let found = request_id.len();
+        if found > MAX_REQUEST_ID_BYTES {
+            let problem = format!("expected at most {MAX_REQUEST_ID_BYTES} bytes, found {found}");
+            self.refuse("request_id", problem);
         }
     }
 
-    fn stopping(&mut self, stopping: &pb::StoppingCriteria) {
-        if stopping.max_tokens == Some(0) {
-            let problem = "expected at least 1, found 0; leave it out for the server's default";
-            self.refuse("stopping.max_tokens", problem);
+    fn time_limit(&mut self, ms: Option<u32>) {
+        if ms == Some(0) {
+            let problem = "expected at least 1, found 0; leave it out for no limit";
+            self.refuse("time_limit_ms", problem);
         }
-        let num_stops = stopping.stop.len();
-        if num_stops > MAX_STOP_STRINGS {
-            let problem = format!("expected at most {MAX_STOP_STRINGS} strings, found {num_stops}");
-            self.refuse("stopping.stop", problem);
+    }
+
+    fn priority(&mut self, priority: Option<i32>) -> i32 {
+        let priority = priority.unwrap_or(0);
+        if !(MIN_PRIORITY..=MAX_PRIORITY).contains(&priority) {
+            let problem = format!("expected {MIN_PRIORITY} to {MAX_PRIORITY}, found {priority}");
+            self.refuse("priority", problem);
         }
-        for (index, stop) in stopping.stop.iter().enumerate().take(MAX_STOP_STRINGS) {
-            if !(1..=MAX_STOP_STRING_BYTES).contains(&stop.len()) {
-                let found = stop.len();
-                let problem = format!("expected 1 to {MAX_STOP_STRING_BYTES} bytes, found {found}");
-                self.refuse(format!("stopping.stop[{index}]"), problem);
-            }
+        priority
+    }
+
+    /// At least 1.
+    fn count(&mut self, field: &str, found: u32, max: u32) {
+        if !(1..=max).contains(&found) {
+            self.refuse(field, format!("expected 1 to {max}, found {found}"));
         }
-        let num_ids = stopping.stop_token_ids.len();
-        if num_ids > MAX_STOP_TOKEN_IDS {
-            let problem = format!("expected at most {MAX_STOP_TOKEN_IDS} ids, found {num_ids}");
-            self.refuse("stopping.stop_token_ids", problem);
+    }
+
+    fn candidates(&mut self, field: &str, count: Option<u32>) -> Option<u32> {
+        let max = self.limits.max_num_candidates;
+        if let Some(found) = count.filter(|count| *count > max) {
+            self.refuse(field, format!("expected at most {max}, found {found}"));
         }
-        self.vocabulary("stopping.stop_token_ids", &stopping.stop_token_ids);
+        count
     }
 
     /// One violation for the first id outside the vocabulary.
@@ -242,21 +263,40 @@ impl Parser<'_> {
 
 /// A prompt must leave room for at least one token of an answer.
 pub(crate) fn check_prompt_length(
-    num_prompt_tokens: usize,
+    num_tokens: usize,
     limits: &RequestLimits,
 ) -> Result<(), RequestError> {
-    let max = limits.max_context_tokens as usize - 1;
-    if (1..=max).contains(&num_prompt_tokens) {
+    check_length(
+        num_tokens,
+        1,
+        limits.max_context_tokens as usize - 1,
+        limits,
+    )
+}
+
+/// Nothing is generated after what is scored, and at least one token of it has one before it.
+pub(crate) fn check_scored_length(
+    num_tokens: usize,
+    limits: &RequestLimits,
+) -> Result<(), RequestError> {
+    check_length(num_tokens, 2, limits.max_context_tokens as usize, limits)
+}
+
+fn check_length(
+    num_tokens: usize,
+    min: usize,
+    max: usize,
+    limits: &RequestLimits,
+) -> Result<(), RequestError> {
+    if (min..=max).contains(&num_tokens) {
         return Ok(());
     }
-    Err(RequestError::Invalid(vec![Violation::new(
-        "prompt",
-        format!(
-            "expected 1 to {max} tokens, found {num_prompt_tokens}; prompt and answer together have \
-             at most {} tokens here",
-            limits.max_context_tokens
-        ),
-    )]))
+    Err(RequestError::Length {
+        num_tokens,
+        min,
+        max,
+        max_context_tokens: limits.max_context_tokens,
+    })
 }
 
 /// A call's own deadline, from its `grpc-timeout` header: at most 8 digits and a unit
@@ -277,12 +317,4 @@ pub(crate) fn call_timeout(metadata: &tonic::metadata::MetadataMap) -> Option<Du
         "n" => Duration::from_nanos(count),
         _ => return None,
     })
-}
-
-/// The beginning of a text that came from outside, for a message.
-fn shortened(text: &str) -> &str {
-    let end = (0..=text.len().min(64))
-        .rev()
-        .find(|&end| text.is_char_boundary(end));
-    &text[..end.unwrap_or(0)]
 }

@@ -2,12 +2,16 @@
 //! emit*. It waits for nothing but work: events go into channels with room for all of them.
 
 pub(crate) mod batch;
+mod block_hash;
 pub(crate) mod block_pool;
+mod draft;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod gauges;
 pub(crate) mod handle;
 pub(crate) mod output;
+mod queue;
+pub(crate) mod rank;
 pub(crate) mod runner;
 pub(crate) mod sampler;
 pub(crate) mod scheduler;
@@ -17,9 +21,12 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, TryRecvError},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -28,8 +35,8 @@ use self::{
     batch::StepBatch,
     gauges::Gauges,
     output::{Output, Outputs},
-    runner::{Runner, StagedWeights},
-    scheduler::{Admission, End, Limits, Scheduler},
+    runner::{Runner, Sampled, StagedWeights},
+    scheduler::{Admission, Limits, Progress, Scheduler},
     sequence::Sequence,
 };
 use crate::request::{EngineFailure, EngineRequest, SequenceId, WeightsVersion};
@@ -78,9 +85,8 @@ pub(crate) struct Engine {
     next_id: u64,
     // Reused from step to step.
     batch: StepBatch,
-    samples: Vec<Option<u32>>,
-    ends: Vec<End>,
-    failed: Vec<SequenceId>,
+    outcomes: Vec<Option<Sampled>>,
+    progress: Vec<Progress>,
 }
 
 /// What [`Engine::new`] takes over.
@@ -98,12 +104,13 @@ pub(crate) struct Parts {
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
         let limits = parts.limits;
+        let weights_version = parts.live_weights.borrow().number;
         assert!(
             limits.num_blocks_for(parts.max_context_tokens) <= limits.num_blocks as usize,
             "the longest sequence fits into the blocks"
         );
         Self {
-            scheduler: Scheduler::new(limits),
+            scheduler: Scheduler::new(limits, weights_version),
             runner: parts.runner,
             max_context_tokens: parts.max_context_tokens,
             commands: parts.commands,
@@ -114,9 +121,8 @@ impl Engine {
             num_steps: 0,
             next_id: 0,
             batch: StepBatch::default(),
-            samples: Vec::new(),
-            ends: Vec::new(),
-            failed: Vec::new(),
+            outcomes: Vec::new(),
+            progress: Vec::new(),
         }
     }
 
@@ -173,21 +179,28 @@ impl Engine {
 
     /// One step: schedule, run, emit.
     fn step(&mut self) {
+        let started = Instant::now();
         self.drop_cancelled();
         self.commit_swap();
-        if self.scheduler.schedule().is_empty() {
+        if !self.scheduler.schedule() {
             self.publish_load();
             return;
         }
         self.scheduler.fill_batch(&mut self.batch);
-        self.gauges
-            .add_prompt_tokens(self.scheduler.num_prefill_tokens());
-        match self.runner.run(&self.batch, &mut self.samples) {
+        self.gauges.add_prompt_tokens(
+            self.scheduler.num_prefill_tokens(),
+            self.scheduler.num_cached_tokens(),
+        );
+        let ready = Instant::now();
+        let result = self.runner.run(&self.batch, &mut self.outcomes);
+        let in_runner = ready.elapsed();
+        match result {
             Ok(()) => self.emit(),
             Err(error) => self.fail_step(&EngineFailure::Step(error.0)),
         }
         self.num_steps += 1;
         self.publish_load();
+        self.publish_time(started.elapsed(), in_runner);
     }
 
     /// A dropped receiver is the one cancel signal.
@@ -223,6 +236,7 @@ impl Engine {
                 digest: swap.digest,
                 checkpoint: swap.checkpoint,
             });
+            self.scheduler.set_weights_version(version.number);
             self.live_weights.send_replace(Arc::clone(&version));
             self.scheduler.set_admission(Admission::Open);
             // The caller may be gone; the swap is done all the same.
@@ -233,24 +247,30 @@ impl Engine {
     /// Hands the sampled tokens to the sequences and their events to the callers.
     fn emit(&mut self) {
         let weights = Arc::clone(&self.live_weights.borrow());
-        for (id, token) in self.scheduler.sampled_ids().zip(&self.samples) {
-            if let Some(token) = token {
-                self.outputs.push(id, *token, &weights);
+        self.progress.clear();
+        self.scheduler
+            .advance(&mut self.outcomes, &mut self.progress);
+        let (mut num_tokens, mut num_ended) = (0, 0);
+        for progress in self.progress.drain(..) {
+            match progress {
+                Progress::Token(id, sampled) => {
+                    num_tokens += 1;
+                    self.outputs.push(id, sampled, &weights);
+                }
+                Progress::Scored(id, logprobs) => self.outputs.push_scored(id, logprobs),
+                Progress::End { id, reason, counts } => {
+                    num_ended += 1;
+                    self.gauges.add_drafts(&counts);
+                    self.outputs.finish(id, (reason, counts), &weights);
+                }
+                Progress::NotFinite(id) => {
+                    num_ended += 1;
+                    self.outputs.fail(id, EngineFailure::NotFinite);
+                }
             }
         }
-        self.gauges.add_generated_tokens(self.samples.len());
-        self.ends.clear();
-        self.failed.clear();
-        self.scheduler
-            .advance(&self.samples, &mut self.ends, &mut self.failed);
-        for end in &self.ends {
-            self.outputs.finish(end.id, end.reason, &weights);
-        }
-        for id in &self.failed {
-            self.outputs.fail(*id, EngineFailure::NotFinite);
-        }
-        self.gauges
-            .add_finished(self.ends.len() + self.failed.len());
+        self.gauges.add_generated_tokens(num_tokens);
+        self.gauges.add_finished(num_ended);
     }
 
     /// The step's requests fail, the others go on.
@@ -271,8 +291,16 @@ impl Engine {
             num_running: self.scheduler.running().len(),
             num_waiting: self.scheduler.num_waiting(),
             num_blocks_used: self.scheduler.pool().num_used(),
+            num_blocks_cached: self.scheduler.pool().num_cached(),
             num_preemptions_total: self.scheduler.num_preemptions_total(),
             num_steps_total: self.num_steps,
+            wait_reason: self.scheduler.wait_reason(),
         });
+    }
+
+    /// What a step took, and what of it was not the model's.
+    fn publish_time(&self, whole: Duration, in_runner: Duration) {
+        self.gauges
+            .add_step_time(whole, whole.saturating_sub(in_runner));
     }
 }

@@ -48,17 +48,30 @@ pub(crate) enum RequestError {
     #[error("{}", sentences(.0))]
     Invalid(Vec<Violation>),
     #[error(
+        "prompt: expected {min} to {max} tokens, found {num_tokens}; prompt and answer together have \
+         at most {max_context_tokens} tokens here"
+    )]
+    Length {
+        num_tokens: usize,
+        min: usize,
+        max: usize,
+        max_context_tokens: u32,
+    },
+    #[error(
         "request_id {0:?} is already being answered on this connection; choose another or wait"
     )]
     DuplicateId(String),
     #[error(
-        "the queue is full ({max_queued_requests} requests); retry later or send fewer at once"
+        "the queue is full ({max_queued_requests} requests, each counted once for each of its \
+         answers); retry later or send fewer at once"
     )]
     QueueFull { max_queued_requests: u32 },
     #[error("the server is shutting down; retry on another or after its restart")]
     Draining,
     #[error("the call's deadline passed; give it more time or ask for fewer tokens")]
     DeadlineExceeded,
+    #[error("the request was ended by a call of Abort that named its id")]
+    Aborted,
     #[error(transparent)]
     Engine(#[from] EngineFailure),
     #[error("{0}")]

@@ -30,7 +30,7 @@ mod error;
 
 pub use config::{
     Args, AuthToken, ConfigError, Device, Dtype, KvCacheSize, LogFormat, Mistake, Precision,
-    Quantization, ServerConfig,
+    PrefixCacheMode, Quantization, ServerConfig,
 };
 pub use error::ServerError;
 pub use model::template::TemplateChoice;

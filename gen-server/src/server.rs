@@ -24,7 +24,7 @@ use crate::{
     convert::MAX_MESSAGE_BYTES,
     engine::handle::{EngineHandle, EngineSetup, start},
     error::ServerError,
-    service::{ControlService, GenerationService, Shared, auth::Auth},
+    service::{ControlService, GenerationService, Shared, auth::Auth, rates::Rates},
     swap::Swapper,
 };
 
@@ -135,11 +135,16 @@ pub(crate) async fn serve(
         options.default_max_tokens,
     ));
     log_start(&listener, &engine);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    set_health(&health, ServingStatus::Serving).await;
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health(reporter);
+    health.set(ServingStatus::Serving).await;
+    let rates = Rates::default();
+    let sampling = rates.sample(engine.clone());
     let services = Services {
         swapper: Swapper::new(options.checkpoint_root, backend.loader, engine.clone()),
         shared,
+        health: health.clone(),
+        rates,
         auth: Auth::new(options.auth_token),
     };
     let router = services.router()?.add_service(health_service);
@@ -159,6 +164,7 @@ pub(crate) async fn serve(
         () = async { drained.cancelled().await; sleep(GOODBYE).await } => Ok(()),
     };
     draining.abort();
+    sampling.abort();
     let engine_failed = !engine.is_alive();
     stop_engine(engine, thread).await;
     if engine_failed {
@@ -199,6 +205,8 @@ async fn stop_engine(engine: EngineHandle, thread: JoinHandle<()>) {
 struct Services {
     shared: Arc<Shared>,
     swapper: Swapper,
+    health: Health,
+    rates: Rates,
     auth: Auth,
 }
 
@@ -206,13 +214,13 @@ impl Services {
     fn router(self) -> Result<Router, ServerError> {
         let generation = GenerationServer::new(GenerationService::new(Arc::clone(&self.shared)))
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let control = ControlServer::new(ControlService::new(self.shared, self.swapper))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|error| ServerError::Transport(error.to_string()))?;
+        let control = ControlService::new(self.shared, self.swapper, self.health, self.rates);
+        let control = ControlServer::new(control).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let no_reflection =
+            |error: tonic_reflection::server::Error| ServerError::Transport(error.to_string());
+        let reflection_v1 = reflection().build_v1().map_err(no_reflection)?;
+        // Python's and older clients know only this one.
+        let reflection_v1alpha = reflection().build_v1alpha().map_err(no_reflection)?;
         Ok(Server::builder()
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -222,15 +230,23 @@ impl Services {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(InterceptedService::new(generation, self.auth.clone()))
             .add_service(InterceptedService::new(control, self.auth))
-            .add_service(reflection))
+            .add_service(reflection_v1)
+            .add_service(reflection_v1alpha))
     }
+}
+
+/// What reflection tells about.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// What the way out needs.
 struct Drain {
     admission: Admission,
     engine: EngineHandle,
-    health: HealthReporter,
+    health: Health,
     grace: Duration,
 }
 
@@ -244,7 +260,7 @@ impl Drain {
             () = engine_stopped => false,
         };
         self.admission.start_draining();
-        set_health(&self.health, ServingStatus::NotServing).await;
+        self.health.not_serving().await;
         if asked {
             tracing::info!(grace_ms = self.grace.as_millis() as u64, "draining");
             if timeout(self.grace, self.admission.idle()).await.is_err() {
@@ -255,9 +271,25 @@ impl Drain {
     }
 }
 
-/// Of the server as a whole and of each of its services.
-async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", "genserver.v1.Generation", "genserver.v1.Control"] {
-        health.set_service_status(service, status).await;
+/// What the health service says.
+#[derive(Clone)]
+pub(crate) struct Health(HealthReporter);
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Health(..)")
+    }
+}
+
+impl Health {
+    pub(crate) async fn not_serving(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+
+    /// Of the server as a whole and of each of its services.
+    async fn set(&self, status: ServingStatus) {
+        for service in ["", "genserver.v1.Generation", "genserver.v1.Control"] {
+            self.0.set_service_status(service, status).await;
+        }
     }
 }

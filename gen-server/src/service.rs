@@ -1,44 +1,38 @@
-//! The gRPC services, and what they share: how a call becomes an admitted [`Generation`].
+//! The gRPC services, and what they share: the server's parts, where a call came from, and the ids and
+//! seeds that the server draws.
 
 pub(crate) mod auth;
 mod batch;
 mod control;
 mod generation;
+pub(crate) mod rates;
+mod score;
+mod start;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use model::tokenizer::{ModelTokenizer, Prompt};
-use proto::genserver::v1 as pb;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use model::tokenizer::ModelTokenizer;
+use tokio::time::Instant;
 
 pub(crate) use self::{control::ControlService, generation::GenerationService};
 use crate::{
-    admission::{Admission, IdScope, Permit},
+    admission::{Admission, IdScope},
     backend::ModelInfo,
-    convert::{self, ParsedRequest, RequestLimits},
+    convert::{self, RequestLimits},
     engine::{
         handle::{EngineHandle, SubmitError},
         sampler::mix,
     },
-    error::{RequestError, Violation},
-    request::{EngineFailure, EngineRequest},
-    stream::{Admitted, AnswerText, Deadline, Generation},
+    error::RequestError,
+    request::EngineFailure,
+    stream::Deadline,
 };
-
-/// Prompts of at least this many bytes are tokenised off the async threads: about 1 ms of work.
-const LARGE_PROMPT_BYTES: usize = 4096;
-/// Answers that are read whole: tokens per event where something may end them early, so that little
-/// is computed in vain.
-const TOKENS_PER_EVENT: u32 = 8;
 
 /// What all services share.
 #[derive(Debug)]
@@ -79,6 +73,13 @@ impl Origin {
             call_deadline: call_deadline(request.metadata()),
         }
     }
+
+    /// The call's own deadline or the request's time limit, whichever is earlier.
+    fn deadline(self, time_limit: Option<std::time::Duration>) -> Deadline {
+        let at = time_limit.and_then(|after| Instant::now().checked_add(after));
+        at.map_or(Deadline::None, Deadline::TimeLimit)
+            .earlier(self.call_deadline)
+    }
 }
 
 fn call_deadline(metadata: &tonic::metadata::MetadataMap) -> Deadline {
@@ -98,6 +99,8 @@ impl Shared {
             vocab_size: model.vocab_size,
             max_context_tokens: engine.max_context_tokens() as u32,
             default_max_tokens,
+            max_num_sequences: convert::MAX_NUM_SEQUENCES.min(admission.max_queued_requests()),
+            max_num_candidates: convert::MAX_NUM_CANDIDATES.min(model.vocab_size),
             has_chat_template: tokenizer.has_chat_template(),
             eos_token_ids: model.eos_token_ids.clone(),
         };
@@ -119,81 +122,13 @@ impl Shared {
         mix(self.entropy ^ mix(self.num_drawn.fetch_add(1, Relaxed)))
     }
 
-    /// A request that must find room now.
-    async fn start(
-        self: &Arc<Self>,
-        request: pb::GenerateRequest,
-        origin: Origin,
-    ) -> Result<Generation, RequestError> {
-        let parsed = convert::parse(request, &self.limits)?;
-        let deadline = deadline(&parsed, origin);
-        let permit = self.admission.admit(origin.scope, &parsed.request_id)?;
-        self.submit(parsed, origin, deadline, permit).await
-    }
-
-    /// A request that waits for room, at most until its deadline.
-    async fn start_with_patience(
-        self: &Arc<Self>,
-        request: pb::GenerateRequest,
-        origin: Origin,
-    ) -> Result<Generation, RequestError> {
-        let parsed = convert::parse(request, &self.limits)?;
-        let deadline = deadline(&parsed, origin);
-        let room: OwnedSemaphorePermit = match deadline {
-            Deadline::None => self.admission.room().await?,
-            Deadline::TimeLimit(at) | Deadline::Call(at) => {
-                let room = tokio::time::timeout_at(at, self.admission.room()).await;
-                room.map_err(|_| RequestError::DeadlineExceeded)??
-            }
-        };
-        let permit = self
-            .admission
-            .admit_to(room, origin.scope, &parsed.request_id)?;
-        self.submit(parsed, origin, deadline, permit).await
-    }
-
-    async fn submit(
-        self: &Arc<Self>,
-        parsed: ParsedRequest,
-        origin: Origin,
-        deadline: Deadline,
-        permit: Permit,
-    ) -> Result<Generation, RequestError> {
-        let seed = parsed.seed.unwrap_or_else(|| self.draw());
-        let sampling = parsed.sampling(seed);
-        let prompt_ids = self.tokenise(parsed.prompt).await?;
-        convert::check_prompt_length(prompt_ids.len(), &self.limits)?;
-        let num_prompt_tokens = prompt_ids.len() as u32;
-        let ends_early = !parsed.stop.is_empty() || deadline != Deadline::None;
-        let weights = self.engine.live_weights();
-        let events = self.engine.submit(EngineRequest {
-            prompt_ids,
-            max_tokens: parsed.max_tokens,
-            sampling,
-            stop_token_ids: Arc::clone(&parsed.stop_token_ids),
-            tokens_per_event: match origin.delivery {
-                Delivery::Streamed => 1,
-                Delivery::Whole if ends_early => TOKENS_PER_EVENT,
-                Delivery::Whole => u32::MAX,
-            },
-        });
-        let events = events.map_err(|error| self.refusal(error))?;
-        let request_id = if parsed.request_id.is_empty() {
+    /// The client's own id, or one that nobody else has.
+    fn request_id(&self, asked: String) -> String {
+        if asked.is_empty() {
             format!("{}-{:x}", self.instance_id, self.draw())
         } else {
-            parsed.request_id
-        };
-        let decode = self.tokenizer.decode_stream();
-        Ok(Generation::new(Admitted {
-            request_id,
-            num_prompt_tokens,
-            seed,
-            events,
-            text: AnswerText::new(decode, parsed.stop, parsed.stop_token_ids),
-            deadline,
-            weights,
-            permit,
-        }))
+            asked
+        }
     }
 
     fn refusal(&self, error: SubmitError) -> RequestError {
@@ -204,33 +139,4 @@ impl Shared {
             SubmitError::Stopped => EngineFailure::Stopped.into(),
         }
     }
-
-    /// The prompt's ids. Large prompts do not hold up the async threads.
-    async fn tokenise(self: &Arc<Self>, prompt: Prompt) -> Result<Vec<u32>, RequestError> {
-        let num_bytes = match &prompt {
-            Prompt::TokenIds(_) => 0,
-            Prompt::Text(text) => text.len(),
-            Prompt::Chat(messages) => messages.iter().map(|each| each.content.len()).sum(),
-        };
-        let encoded = if num_bytes < LARGE_PROMPT_BYTES {
-            self.tokenizer.encode_prompt(&prompt)
-        } else {
-            let shared = Arc::clone(self);
-            let encode = move || shared.tokenizer.encode_prompt(&prompt);
-            tokio::task::spawn_blocking(encode)
-                .await
-                .map_err(|error| RequestError::Internal(format!("tokenising failed: {error}")))?
-        };
-        encoded.map_err(|error| {
-            RequestError::Invalid(vec![Violation::new("prompt", error.to_string())])
-        })
-    }
-}
-
-fn deadline(parsed: &ParsedRequest, origin: Origin) -> Deadline {
-    let at = parsed
-        .time_limit
-        .and_then(|after| Instant::now().checked_add(after));
-    at.map_or(Deadline::None, Deadline::TimeLimit)
-        .earlier(origin.call_deadline)
 }

@@ -91,7 +91,7 @@ async fn a_server_serves_and_stops() {
 
     let mut client = GenerationClient::connect(url.clone()).await.unwrap();
     let stopping = StoppingCriteria {
-        max_tokens: Some(8),
+        max_new_tokens: Some(8),
         ..Default::default()
     };
     let asked = GenerateRequest {
@@ -100,6 +100,7 @@ async fn a_server_serves_and_stops() {
         ..Default::default()
     };
     let first = client.generate(asked.clone()).await.unwrap().into_inner();
+    let first = first.outputs[0].clone();
     assert_eq!(first.finish.unwrap().weights.unwrap().checkpoint, "base");
     let mut control = ControlClient::connect(url).await.unwrap();
     let checkpoint = "star/epoch_1".to_owned();
@@ -109,6 +110,7 @@ async fn a_server_serves_and_stops() {
     };
     control.reload_checkpoint(reload).await.unwrap();
     let second = client.generate(asked).await.unwrap().into_inner();
+    let second = second.outputs[0].clone();
     assert_eq!(
         second.finish.unwrap().weights.unwrap().checkpoint,
         "star/epoch_1"

@@ -15,8 +15,12 @@ type Bench = fn() -> kernels::Result<()>;
 
 fn main() -> kernels::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, Bench); 9] = [
+    let benches: [(&str, Bench); 10] = [
         ("bandwidth", bandwidth),
+        ("handover", || {
+            handover();
+            Ok(())
+        }),
         ("packed", packed),
         ("linear", linear),
         ("gradients", linear_gradients),
@@ -330,4 +334,41 @@ fn packed() -> kernels::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Handing a job without work to all threads and having it back, by the crew and by rayon: back to
+/// back, and with 20 µs of the caller's own work in between, as a forward pass has it.
+fn handover() {
+    use rayon::prelude::*;
+    let num_threads = rayon::current_num_threads();
+    let crew = kernels::Crew::new(num_threads).expect("threads");
+    let touch = |index: usize| {
+        std::hint::black_box(index);
+    };
+    let by_crew = || crew.for_each(num_threads, touch);
+    let by_rayon = || (0..num_threads).into_par_iter().for_each(touch);
+    for (gap_us, name) in [(0, "back to back"), (20, "every 20 µs")] {
+        let gap = Duration::from_micros(gap_us);
+        println!(
+            "handover {name:<14} crew {:>6.2} µs, rayon {:>6.2} µs",
+            mean_us(gap, by_crew),
+            mean_us(gap, by_rayon)
+        );
+    }
+}
+
+/// Mean time of a job in microseconds, over 20,000 of them, `gap` apart.
+fn mean_us(gap: Duration, job: impl Fn()) -> f64 {
+    const NUM_JOBS: u32 = 20_000;
+    let mut total = Duration::ZERO;
+    for _ in 0..NUM_JOBS {
+        let until = Instant::now() + gap;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        let start = Instant::now();
+        job();
+        total += start.elapsed();
+    }
+    total.as_secs_f64() * 1e6 / f64::from(NUM_JOBS)
 }

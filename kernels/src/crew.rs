@@ -2,8 +2,8 @@
 //! and microseconds apart, so what counts is how fast a job reaches the other threads: they wait
 //! for it spinning, and go to sleep only when none has come for a while.
 //!
-//! Measured on two cores, hand-over and return of an empty job: 0.4 µs here, 5 to 50 µs through
-//! rayon, whose threads sleep between jobs; a decode step of a small model has 150 of them.
+//! Measured on two cores (Zen 5, example `bench`, `handover`): an empty job every 20 µs takes 6 µs
+//! here and 26 µs through rayon; a decode step of a small model has 150 of them.
 //!
 //! Who takes part is decided by who comes in time: a job's tasks are taken from one counter, and a
 //! thread that the system is running late on finds the job closed. Nobody waits for a sleeper.

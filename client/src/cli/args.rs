@@ -1,10 +1,13 @@
 //! The flags of `star`, each with its unit and meaning. No logic.
 
+mod loss;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::commands::examples;
+pub(super) use self::loss::LossArgs;
+use super::{bench::BenchArgs, commands::examples};
 
 /// Evaluation, bootstrapping and the whole STaR loop over a live generation server.
 #[derive(Debug, Parser)]
@@ -39,6 +42,9 @@ pub enum Command {
     /// Judges texts that are on disk, under every rule
     #[command(after_help = examples::SCORE)]
     Score(ScoreArgs),
+    /// Measures the loss of a test set under the served weights, as training does
+    #[command(after_help = examples::LOSS)]
+    Loss(LossArgs),
     /// Answers one prompt, streamed to stdout
     #[command(after_help = examples::GENERATE)]
     Generate(GenerateArgs),
@@ -48,6 +54,9 @@ pub enum Command {
     /// Swaps a checkpoint into the server
     #[command(after_help = examples::RELOAD)]
     Reload(ReloadArgs),
+    /// Puts load on a server and measures it: throughput, time to first token, latencies
+    #[command(after_help = examples::BENCH)]
+    Bench(Box<BenchArgs>),
     /// Renders report.html and the plots of a run again
     #[command(after_help = examples::REPORT)]
     Report(ReportArgs),

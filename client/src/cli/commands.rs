@@ -1,6 +1,7 @@
 //! What each command does, in a few lines over the library. Results go to stdout.
 
 pub(super) mod examples;
+mod status;
 
 use std::io::Write;
 
@@ -14,8 +15,8 @@ use futures::StreamExt;
 
 use super::{
     args::{
-        BootstrapArgs, Cli, Command, CompareArgs, EvalArgs, GenerateArgs, ReloadArgs, ScoreArgs,
-        ServerArgs,
+        BootstrapArgs, Cli, Command, CompareArgs, EvalArgs, GenerateArgs, LossArgs, ReloadArgs,
+        ScoreArgs,
     },
     resolve,
 };
@@ -24,10 +25,12 @@ use crate::{
     connection::Piece,
     error::ClientError,
     eval::short,
+    files,
     interrupt::Interrupt,
+    loss::{Examples, LossMethod, measure},
     request::{Item, PromptFormat},
     score,
-    session::{FormatChoice, Questions, choose_format, nonce},
+    session::{FormatChoice, Questions, choose_format, load_prompt, nonce},
 };
 
 /// Runs a command to its end.
@@ -44,8 +47,10 @@ pub(super) async fn run(cli: Cli, interrupt: Interrupt) -> Result<(), ClientErro
         Command::Compare(args) => compare(&args),
         Command::Score(args) => score(&args),
         Command::Generate(args) => generate(args, interrupt).await,
-        Command::Status(args) => status(args, interrupt).await,
+        Command::Loss(args) => loss(args, interrupt).await,
+        Command::Status(args) => status::status(args, interrupt).await,
         Command::Reload(args) => reload(args, interrupt).await,
+        Command::Bench(args) => super::bench::bench(*args, interrupt).await,
         Command::Report(args) => {
             let page = crate::report::render(&args.folder)?;
             print(&page.display().to_string())
@@ -114,6 +119,26 @@ fn score(args: &ScoreArgs) -> Result<(), ClientError> {
     print(&score::of_texts(&texts))
 }
 
+async fn loss(args: LossArgs, interrupt: Interrupt) -> Result<(), ClientError> {
+    let method = LossMethod {
+        prompt: load_prompt(&args.prompt)?,
+        format: resolve::format(args.prompt_format),
+        max_length: args.max_length,
+    };
+    let examples = Examples::read(&args.dataset, args.limit)?;
+    let server = resolve::connect(&args.server.server, &args.server.connection, &interrupt).await?;
+    let context = resolve::context(server, &args.server.connection, interrupt).await?;
+    let summary = measure(&context, &method, &examples).await?;
+    if let Some(file) = &args.out {
+        files::write_json(file, &summary)?;
+    }
+    if args.json {
+        print_json(&summary)
+    } else {
+        print(&summary.text())
+    }
+}
+
 fn gold_of(value: &serde_json::Value) -> Option<Number> {
     match value {
         serde_json::Value::String(text) => gold_number(text),
@@ -169,49 +194,6 @@ async fn generate(args: GenerateArgs, interrupt: Interrupt) -> Result<(), Client
     }
 }
 
-async fn status(args: ServerArgs, interrupt: Interrupt) -> Result<(), ClientError> {
-    let server = resolve::connect(&args.server, &args.connection, &interrupt).await?;
-    let (info, model, load) = (
-        server.info().await?,
-        server.model().await?,
-        server.load().await?,
-    );
-    let template = if model.chat_template_name.is_empty() {
-        "none".to_owned()
-    } else {
-        format!(
-            "{}, date {}",
-            model.chat_template_name, model.chat_template_date
-        )
-    };
-    print(&format!(
-        "server    {} (version {}, instance {})\n\
-         weights   {}, version {}, digest {}\n\
-         model     {}, {} parameters, {}, context {} tokens, chat template {template}\n\
-         load      {} running, {} waiting of {}; {} of {} KV blocks in use\n\
-         so far    {} requests finished, {} prompt and {} generated tokens, {} preemptions",
-        server.url(),
-        info.version,
-        info.instance_id,
-        model.weights.checkpoint,
-        model.weights.version,
-        short(&model.weights.digest),
-        model.architecture,
-        model.num_parameters,
-        model.dtype,
-        model.max_context_tokens,
-        load.num_running,
-        load.num_waiting,
-        info.max_queued_requests,
-        load.num_blocks_used,
-        load.num_blocks_total,
-        load.num_finished_total,
-        load.num_prompt_tokens_total,
-        load.num_generated_tokens_total,
-        load.num_preemptions_total,
-    ))
-}
-
 async fn reload(args: ReloadArgs, interrupt: Interrupt) -> Result<(), ClientError> {
     let server = resolve::connect(&args.server.server, &args.server.connection, &interrupt).await?;
     let swap = server.reload(&args.checkpoint).await?;
@@ -232,7 +214,7 @@ pub(super) fn print(text: &str) -> Result<(), ClientError> {
     show(&mut std::io::stdout(), &format!("{text}\n"))
 }
 
-fn print_json<T: serde::Serialize>(value: &T) -> Result<(), ClientError> {
+pub(super) fn print_json<T: serde::Serialize>(value: &T) -> Result<(), ClientError> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|cause| ClientError::BadReply(format!("a result is not JSON: {cause}")))?;
     print(&text)

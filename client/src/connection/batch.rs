@@ -15,6 +15,15 @@ pub enum Reply {
     Failed { code: Code, message: String },
 }
 
+/// A message from the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchMessage {
+    /// The request id of an item and its end. None in a message that only grants room.
+    pub reply: Option<(String, Reply)>,
+    /// Items that may be sent beside those granted before. All 0: the server does not count.
+    pub num_credits: u32,
+}
+
 /// A bounded channel towards the server: what goes in is sent when HTTP/2 has room for it.
 pub fn batch_channel(capacity: usize) -> (BatchSender, BatchItems) {
     let (sender, receiver) = mpsc::channel(capacity.max(1));
@@ -28,8 +37,12 @@ pub struct BatchSender(mpsc::Sender<pb::BatchRequest>);
 impl BatchSender {
     /// False where the channel is full or the stream is gone; the item was not sent then.
     pub fn try_send(&self, item: &Item) -> bool {
+        self.try_send_request(convert::generate_request(item))
+    }
+
+    pub(super) fn try_send_request(&self, request: pb::GenerateRequest) -> bool {
         let request = pb::BatchRequest {
-            request: Some(convert::generate_request(item)),
+            request: Some(request),
         };
         self.0.try_send(request).is_ok()
     }
@@ -54,10 +67,14 @@ impl BatchStream {
         Self(stream)
     }
 
-    /// The next reply, or in words why there will be none on this stream.
-    pub async fn next(&mut self) -> Result<(String, Reply), String> {
+    /// The next message, or in words why there will be none on this stream.
+    pub async fn next(&mut self) -> Result<BatchMessage, String> {
+        convert::batch_message(self.next_response().await?).map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn next_response(&mut self) -> Result<pb::BatchResponse, String> {
         match self.0.next().await {
-            Some(Ok(response)) => convert::reply(response).map_err(|error| error.to_string()),
+            Some(Ok(response)) => Ok(response),
             Some(Err(status)) => Err(format!(
                 "{}: {}",
                 convert::code_name(status.code()),

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::time::sleep;
 
 use crate::{
-    connection::{BatchSender, BatchStream, Reply, Server, batch_channel},
+    connection::{BatchMessage, BatchSender, BatchStream, Server, batch_channel},
     error::ClientError,
     request::Item,
 };
@@ -30,7 +30,7 @@ type Opened = Result<(Server, BatchStream), ClientError>;
 pub(super) enum Signal {
     /// The stream is open, perhaps over a new connection.
     Opened(Box<Server>),
-    Reply(String, Reply),
+    Message(BatchMessage),
     Broken(String),
 }
 
@@ -89,7 +89,7 @@ impl Link {
                 Err(error) => Signal::Broken(error.to_string()),
             },
             Self::Open { replies, .. } => match replies.next().await {
-                Ok((request_id, reply)) => Signal::Reply(request_id, reply),
+                Ok(message) => Signal::Message(message),
                 Err(cause) => Signal::Broken(cause),
             },
         }

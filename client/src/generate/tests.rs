@@ -78,6 +78,44 @@ async fn every_item_is_answered_once() {
     assert_eq!(bulk.counts().num_answered, 500);
 }
 
+/// A server's credits are never overdrawn, also after a break, and everything is answered.
+#[tokio::test]
+async fn credits_are_respected() {
+    let server = FakeServer::start(|text, times| match times {
+        0 if text == "item-50" => Act::BreakStream,
+        0 if text.ends_with('3') => Act::Refuse(Code::ResourceExhausted),
+        _ => Act::Say("ok".to_owned()),
+    })
+    .await;
+    server.set_window(3);
+    let (bulk, outcomes) = run(&server, 200, quick()).await;
+    all_answered_once(&outcomes, 200);
+    assert_eq!(server.num_uncovered(), 0);
+    assert_eq!(bulk.counts().num_streams, 2);
+}
+
+/// An item that somebody ended on the server is not asked again.
+#[tokio::test]
+async fn aborted_items_stay_aborted() {
+    let server = FakeServer::start(|text, times| match (text, times) {
+        ("item-1", 0) => Act::Refuse(Code::Cancelled),
+        _ => Act::Say("ok".to_owned()),
+    })
+    .await;
+    let (bulk, outcomes) = run(&server, 3, quick()).await;
+    assert_eq!(
+        (bulk.counts().num_answered, bulk.counts().num_failed),
+        (2, 1)
+    );
+    assert!(matches!(
+        outcomes["item-1"][0],
+        Outcome::Failed {
+            code: "CANCELLED",
+            ..
+        }
+    ));
+}
+
 /// A full queue is waited for, however often it refuses.
 #[tokio::test]
 async fn refused_items_are_asked_again() {

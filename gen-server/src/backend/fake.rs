@@ -23,6 +23,11 @@ use crate::{
 /// A token that the fake model never makes, so that answers have the length that was asked for.
 pub(crate) const EOS: u32 = 1;
 
+const MAX_CONTEXT_TOKENS: usize = 256;
+/// Where a test lets the engine make its steps: long enough that a request outlasts what the test does
+/// beside it.
+const MAX_GATED_CONTEXT_TOKENS: usize = 4096;
+
 /// The smallest Llama there is, with a tokenizer of one token per byte.
 pub(crate) fn tiny_config() -> LlamaConfig {
     LlamaConfig {
@@ -60,6 +65,11 @@ pub(crate) fn fake_backend(limits: Limits, gate: Option<Receiver<()>>) -> Backen
     let dir = tempfile::tempdir().unwrap();
     write_tiny_model(dir.path(), 1);
     let mut runner = FakeRunner::new(limits.num_blocks, limits.block_size, 1);
+    let max_context_tokens = if gate.is_some() {
+        MAX_GATED_CONTEXT_TOKENS
+    } else {
+        MAX_CONTEXT_TOKENS
+    };
     runner.gate = gate;
     Backend {
         runner: Box::new(runner),
@@ -73,7 +83,7 @@ pub(crate) fn fake_backend(limits: Limits, gate: Option<Receiver<()>>) -> Backen
             eos_token_ids: vec![],
         },
         limits,
-        max_context_tokens: 256,
+        max_context_tokens,
         weights: WeightsVersion {
             number: 1,
             digest: "1".into(),

@@ -20,15 +20,15 @@ use rayon::prelude::*;
 
 use super::{Backend, LoadError, Loaded, Loader, ModelInfo};
 use crate::{
-    config::{KvCacheSize, ServerConfig},
+    config::{KvCacheSize, PrefixCacheMode, ServerConfig},
     engine::{
-        batch::{SampleRow, StepBatch},
-        runner::{Runner, RunnerError, StagedWeights},
+        batch::{LogitsRow, StepBatch},
+        runner::{Runner, RunnerError, Sampled, StagedWeights},
         sampler::{self, Scratch},
         scheduler::Limits,
     },
     error::ServerError,
-    request::WeightsVersion,
+    request::{PrefixCache, WeightsVersion},
 };
 
 /// Most that the KV cache takes unless told otherwise.
@@ -151,6 +151,11 @@ fn limits(config: &ServerConfig, model: &LlamaConfig) -> Limits {
         num_blocks: u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2),
         max_num_seqs: config.max_num_seqs as usize,
         max_num_batched_tokens: config.max_num_batched_tokens as usize,
+        max_draft_tokens: config.speculative_tokens as usize,
+        prefix_cache: match config.prefix_cache {
+            PrefixCacheMode::On => PrefixCache::Use,
+            PrefixCacheMode::Off => PrefixCache::Bypass,
+        },
     }
 }
 
@@ -190,14 +195,14 @@ impl LlamaRunner {
         packed.logits_rows.clear();
         packed
             .logits_rows
-            .extend(batch.samples.iter().map(|sample| sample.row));
+            .extend(batch.rows.iter().map(|row| row.row));
     }
 
-    fn forward(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<u32>>, ModelError> {
+    fn forward(&mut self, batch: &StepBatch) -> Result<Vec<Option<Sampled>>, ModelError> {
         let logits = self.llama.forward(&self.packed, &mut self.kv_cache)?;
         // Not copied: with a vocabulary of 128,256 a full step's logits are 131 MB.
         let logits = f32_view("draw", "logits", &logits)?;
-        Ok(draw(&logits, rows))
+        Ok(draw(&logits, batch))
     }
 }
 
@@ -205,16 +210,16 @@ impl Runner for LlamaRunner {
     fn run(
         &mut self,
         batch: &StepBatch,
-        samples: &mut Vec<Option<u32>>,
+        outcomes: &mut Vec<Option<Sampled>>,
     ) -> Result<(), RunnerError> {
         self.pack(batch);
         let pool = self.pool.take();
         let drawn = match &pool {
-            Some(pool) => pool.install(|| self.forward(&batch.samples)),
-            None => self.forward(&batch.samples),
+            Some(pool) => pool.install(|| self.forward(batch)),
+            None => self.forward(batch),
         };
         self.pool = pool;
-        *samples = drawn.map_err(|error| RunnerError(error.to_string()))?;
+        *outcomes = drawn.map_err(|error| RunnerError(error.to_string()))?;
         Ok(())
     }
 
@@ -224,14 +229,15 @@ impl Runner for LlamaRunner {
     }
 }
 
-/// One token per row of `logits` \[R·V\].
-pub(super) fn draw(logits: &[f32], rows: &[SampleRow]) -> Vec<Option<u32>> {
+/// What each row of `logits` \[R·V\] comes to.
+pub(super) fn draw(logits: &[f32], batch: &StepBatch) -> Vec<Option<Sampled>> {
+    let rows = &batch.rows;
     if rows.is_empty() {
         return Vec::new();
     }
     let vocab_size = logits.len() / rows.len();
-    let draw_one = |scratch: &mut Scratch, (logits, row): (&[f32], &SampleRow)| {
-        sampler::sample(logits, &row.sampling, row.position, scratch)
+    let draw_one = |scratch: &mut Scratch, (logits, row): (&[f32], &LogitsRow)| {
+        sampler::outcome(logits, batch, row, scratch)
     };
     if logits.len() < MIN_PARALLEL_LOGITS {
         let mut scratch = Scratch::default();

@@ -6,7 +6,7 @@ use super::{fake::write_tiny_model, *};
 use crate::{
     config::{KvCacheSize, ServerConfig},
     engine::handle::{self, EngineHandle},
-    request::{EngineRequest, Event, Sampling},
+    request::{Counts, EngineRequest, Event, PrefixCache, Sampling, Stopping, Task, TokenLogprobs},
 };
 
 fn model() -> (tempfile::TempDir, PathBuf) {
@@ -16,16 +16,21 @@ fn model() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-fn load(path: &Path, num_blocks: u32, max_num_batched_tokens: u32) -> Backend {
+/// A server's settings with room for everything, which tests then take away.
+fn spacious(path: &Path) -> ServerConfig {
     let mut config = ServerConfig::for_model(path);
-    config.kv_cache = KvCacheSize::Blocks(num_blocks.try_into().unwrap());
+    config.kv_cache = KvCacheSize::Blocks(128.try_into().unwrap());
     config.block_size = 4;
     config.max_num_seqs = 6;
-    config.max_num_batched_tokens = max_num_batched_tokens;
-    load_llama(&config).unwrap()
+    config.max_num_batched_tokens = 256;
+    config
 }
 
-fn start(backend: Backend) -> EngineHandle {
+fn start(config: &ServerConfig) -> EngineHandle {
+    start_backend(load_llama(config).unwrap())
+}
+
+fn start_backend(backend: Backend) -> EngineHandle {
     let setup = handle::EngineSetup {
         runner: backend.runner,
         limits: backend.limits,
@@ -36,76 +41,164 @@ fn start(backend: Backend) -> EngineHandle {
     handle::start(setup).unwrap().0
 }
 
+/// Of 3 to 36 tokens; the second half of each repeats the first, so that speculation finds something.
 fn prompts() -> Vec<Vec<u32>> {
     (1..=12_u32)
         .map(|length| {
             (0..length * 3)
-                .map(|at| 6 + (at * 37 + length) % 250)
+                .map(|at| 6 + (at % (length * 3 / 2) * 37 + length) % 250)
                 .collect()
         })
         .collect()
 }
 
+fn request(prompt: &[u32], task: Task, sampling: &Sampling) -> EngineRequest {
+    EngineRequest {
+        prompt_ids: prompt.to_vec(),
+        task,
+        sampling: Arc::new(sampling.clone()),
+        stopping: Arc::new(Stopping::default()),
+        num_candidates: Some(3),
+        priority: 0,
+        prefix_cache: PrefixCache::Use,
+        tokens_per_event: u32::MAX,
+    }
+}
+
 fn submit(
     engine: &EngineHandle,
     prompt: &[u32],
-    sampling: Sampling,
+    sampling: &Sampling,
 ) -> tokio::sync::mpsc::Receiver<Event> {
-    let request = EngineRequest {
-        prompt_ids: prompt.to_vec(),
-        max_tokens: 24,
-        sampling,
-        stop_token_ids: Arc::new([]),
-        tokens_per_event: u32::MAX,
-    };
-    engine.submit(request).unwrap()
+    let task = Task::Generate { max_tokens: 24 };
+    engine.submit(request(prompt, task, sampling)).unwrap()
 }
 
-fn answer(mut events: tokio::sync::mpsc::Receiver<Event>) -> Vec<u32> {
+/// Tokens and log probabilities, compared to the bit.
+#[derive(Debug, Clone, PartialEq)]
+struct Answer {
+    tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
+}
+
+fn ended(mut events: tokio::sync::mpsc::Receiver<Event>) -> (Answer, Counts) {
     match events.blocking_recv() {
-        Some(Event::Finished(finished)) => finished.tokens,
+        Some(Event::Finished(finished)) => {
+            let (tokens, logprobs) = (finished.tokens, finished.logprobs);
+            (Answer { tokens, logprobs }, finished.counts)
+        }
         other => panic!("expected an end, found {other:?}"),
     }
 }
 
-fn check_company_changes_nothing(sampling: Sampling) {
-    let (_dir, path) = model();
-    // Alone, in one chunk, with blocks to spare.
-    let alone = start(load(&path, 64, 64));
-    let solo: Vec<Vec<u32>> = prompts()
-        .iter()
-        .map(|prompt| answer(submit(&alone, prompt, sampling)))
-        .collect();
-    // Together, in small chunks, with so few blocks that sequences are preempted.
-    let crowded = start(load(&path, 24, 7));
-    let waiting: Vec<_> = prompts()
-        .iter()
-        .map(|prompt| submit(&crowded, prompt, sampling))
-        .collect();
-    for (events, solo) in waiting.into_iter().zip(&solo) {
-        assert_eq!(answer(events), *solo);
-    }
-    assert!(
-        crowded.gauges().load().num_preemptions_total > 0,
-        "the test means to preempt"
-    );
+fn answer(events: tokio::sync::mpsc::Receiver<Event>) -> Answer {
+    ended(events).0
 }
 
-/// A greedy answer does not depend on neighbours, chunks or preemption.
+/// What each prompt gets alone: in one chunk, with its keys and values side by side in one block.
+fn solo_answers(path: &Path, sampling: &Sampling) -> Vec<Answer> {
+    let mut config = spacious(path);
+    config.kv_cache = KvCacheSize::Blocks(2.try_into().unwrap());
+    config.block_size = 256;
+    config.prefix_cache = crate::PrefixCacheMode::Off;
+    let alone = start(&config);
+    prompts()
+        .iter()
+        .map(|prompt| answer(submit(&alone, prompt, sampling)))
+        .collect()
+}
+
+/// Returns how many tokens speculation proposed.
+fn check_company_changes_nothing(sampling: &Sampling) -> u64 {
+    let (_dir, path) = model();
+    let solo = solo_answers(&path, sampling);
+    let mut num_drafts = 0;
+    for speculative_tokens in [0, 4] {
+        // Together, in small chunks, with so few blocks that sequences are preempted.
+        let mut config = spacious(&path);
+        config.kv_cache = KvCacheSize::Blocks(24.try_into().unwrap());
+        config.max_num_batched_tokens = 7;
+        config.speculative_tokens = speculative_tokens;
+        let crowded = start(&config);
+        let prompts = prompts();
+        let waiting = prompts
+            .iter()
+            .map(|prompt| submit(&crowded, prompt, sampling));
+        let waiting: Vec<_> = waiting.collect();
+        for (events, solo) in waiting.into_iter().zip(&solo) {
+            assert_eq!(answer(events), *solo);
+        }
+        let num_preemptions = crowded.gauges().load().num_preemptions_total;
+        assert!(num_preemptions > 0, "the test means to preempt");
+        num_drafts = crowded.gauges().totals().num_draft_tokens;
+        assert!(num_drafts == 0 || speculative_tokens > 0);
+    }
+    num_drafts
+}
+
+/// A greedy answer and its log probabilities have the same bits alone and in one block, and in
+/// company, in chunks, after preemption and after speculation.
 #[test]
 fn greedy_answers_do_not_depend_on_company() {
-    check_company_changes_nothing(Sampling::GREEDY);
+    let num_drafts = check_company_changes_nothing(&Sampling::GREEDY);
+    assert!(num_drafts > 0, "the test means to speculate");
 }
 
 /// Nor does a sampled one, given its seed.
 #[test]
 fn sampled_answers_do_not_depend_on_company() {
-    check_company_changes_nothing(Sampling {
+    let varied = Sampling {
         temperature: 1.0,
         top_p: 0.9,
         top_k: 40,
+        repetition_penalty: 1.1,
+        presence_penalty: 0.2,
         seed: 11,
-    });
+        ..Sampling::GREEDY
+    };
+    check_company_changes_nothing(&varied);
+    // Close to greedy, which repeats itself, so that there is something to guess.
+    let nearly_greedy = Sampling {
+        temperature: 0.02,
+        repetition_penalty: 1.01,
+        presence_penalty: 0.001,
+        ..varied
+    };
+    let num_drafts = check_company_changes_nothing(&nearly_greedy);
+    assert!(num_drafts > 0, "the test means to speculate");
+}
+
+/// An answer after a prefix hit has the same bits as one that computed everything.
+#[test]
+fn a_prefix_hit_changes_nothing() {
+    let (_dir, path) = model();
+    let solo = solo_answers(&path, &Sampling::GREEDY);
+    let engine = start(&spacious(&path));
+    for round in 0..2 {
+        for (prompt, solo) in prompts().iter().zip(&solo) {
+            let (found, counts) = ended(submit(&engine, prompt, &Sampling::GREEDY));
+            assert_eq!(found, *solo);
+            let most = (prompt.len() as u32 - 1) / 4 * 4;
+            assert!(round == 0 || counts.num_cached_tokens == most, "{counts:?}");
+        }
+    }
+}
+
+/// Scoring an answer says of each token what its generation said, to the bit, however it is cut.
+#[test]
+fn scores_are_what_generation_said() {
+    let (_dir, path) = model();
+    let solo = solo_answers(&path, &Sampling::GREEDY);
+    let mut config = spacious(&path);
+    config.max_num_batched_tokens = 9;
+    let engine = start(&config);
+    for (prompt, solo) in prompts().iter().zip(&solo) {
+        let whole = [prompt.as_slice(), &solo.tokens].concat();
+        let from = prompt.len() as u32;
+        let score = request(&whole, Task::Score { from }, &Sampling::GREEDY);
+        let scored = answer(engine.submit(score).unwrap());
+        assert_eq!(scored.logprobs, solo.logprobs);
+    }
 }
 
 /// The engine's greedy answer is what the plain dense network says, token by token.
@@ -126,11 +219,9 @@ fn paged_greedy_is_dense_greedy() {
             .unwrap();
         tokens.push(crate::engine::sampler::argmax(logits.last().unwrap()).unwrap());
     }
-    let engine = start(load(&path, 64, 64));
-    assert_eq!(
-        answer(submit(&engine, prompt, Sampling::GREEDY)),
-        tokens[prompt.len()..]
-    );
+    let engine = start(&spacious(&path));
+    let found = answer(submit(&engine, prompt, &Sampling::GREEDY));
+    assert_eq!(found.tokens, tokens[prompt.len()..]);
 }
 
 fn checkpoint(dir: &tempfile::TempDir, seed: u64) -> PathBuf {
@@ -146,22 +237,20 @@ fn swapped_weights_answer_as_if_started_with_them() {
     let (dir, path) = model();
     let other = checkpoint(&dir, 2);
     let prompt = &prompts()[3];
-    let fresh = answer(submit(
-        &start(load(&other, 64, 64)),
-        prompt,
-        Sampling::GREEDY,
-    ));
-    let backend = load(&path, 64, 64);
+    let ask = |engine: &EngineHandle| answer(submit(engine, prompt, &Sampling::GREEDY));
+    let fresh = ask(&start(&spacious(&other)));
+    let backend = load_llama(&spacious(&path)).unwrap();
     let loader = Arc::clone(&backend.loader);
-    let engine = start(backend);
-    let first = answer(submit(&engine, prompt, Sampling::GREEDY));
+    let engine = start_backend(backend);
+    let first = ask(&engine);
     for (folder, expected) in [(&other, &fresh), (&path, &first)] {
         let loaded = loader.load(folder, None).unwrap();
         let live = engine
             .swap(loaded.weights, loaded.digest, "x".to_owned())
             .unwrap();
         live.blocking_recv().unwrap();
-        assert_eq!(answer(submit(&engine, prompt, Sampling::GREEDY)), *expected);
+        // What the prefix cache holds of the weights before must not be found.
+        assert_eq!(ask(&engine), *expected);
     }
     assert_ne!(first, fresh);
 }
@@ -170,7 +259,7 @@ fn swapped_weights_answer_as_if_started_with_them() {
 #[test]
 fn wrong_checkpoints_are_refused() {
     let (dir, path) = model();
-    let loader = load(&path, 8, 8).loader;
+    let loader = load_llama(&spacious(&path)).unwrap().loader;
     let refused = |folder: &Path, sha256: Option<&str>| loader.load(folder, sha256).unwrap_err();
 
     let folder = checkpoint(&dir, 3);
@@ -225,24 +314,38 @@ fn wrong_checkpoints_are_refused() {
 /// Many rows are drawn from in parallel; each gets what it gets alone.
 #[test]
 fn rows_are_drawn_from_independently() {
-    use crate::engine::{batch::SampleRow, sampler::mix};
+    use crate::engine::{
+        batch::{Drawing, LogitsRow, Purpose, StepBatch},
+        sampler::mix,
+    };
     let (num_rows, vocab_size) = (300_u32, 256);
     let logit = |index: u64| (mix(index) % 1000) as f32 / 100.0;
     let logits: Vec<f32> = (0..u64::from(num_rows) * vocab_size).map(logit).collect();
-    let row = |row: u32| SampleRow {
-        row,
-        sampling: Sampling {
+    let drawing = |row: u32| Drawing {
+        sampling: Arc::new(Sampling {
             temperature: 1.0,
             top_p: 0.95,
-            top_k: 0,
             seed: u64::from(row),
-        },
-        position: u64::from(row % 7),
+            ..Sampling::GREEDY
+        }),
+        stopping: Arc::new(Stopping::default()),
+        num_candidates: Some(2),
+        num_prompt_tokens: 0,
+        history: 0..0,
     };
-    let rows: Vec<SampleRow> = (0..num_rows).map(row).collect();
-    let together = llama::draw(&logits, &rows);
+    let row = |row: u32| LogitsRow {
+        row,
+        drawing: row,
+        position: u64::from(row % 7),
+        purpose: Purpose::Draw,
+    };
+    let mut batch = StepBatch::default();
+    batch.rows = (0..num_rows).map(row).collect();
+    batch.drawings = (0..num_rows).map(drawing).collect();
+    let together = llama::draw(&logits, &batch);
     for (index, own) in logits.chunks(vocab_size as usize).enumerate() {
-        assert_eq!(llama::draw(own, &rows[index..=index]), [together[index]]);
+        batch.rows = vec![row(index as u32)];
+        assert_eq!(llama::draw(own, &batch), [together[index].clone()]);
     }
 }
 

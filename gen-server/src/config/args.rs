@@ -16,7 +16,7 @@ use model::{
 use super::{
     AuthToken, ConfigError, DEFAULT_BLOCK_SIZE, DEFAULT_GRACE_MS, DEFAULT_MAX_NUM_BATCHED_TOKENS,
     DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUED_REQUESTS, DEFAULT_MAX_TOKENS, Device, Dtype,
-    KvCacheSize, Mistake, Precision, Quantization, ServerConfig,
+    KvCacheSize, Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig,
 };
 
 const EXAMPLES: &str = "\
@@ -63,9 +63,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub device: Device,
 
-    /// Numbers to compute in. `bf16` halves the memory of weights and KV cache and is about twice as
-    /// fast; logits then differ in the third digit, so that a greedy answer may take another turn
-    /// where two tokens are almost equally likely [default: f32]
+    /// Numbers to compute in. `bf16` halves the memory of weights and KV cache and is faster
+    /// (bench/RESULTS.md says by how much); logits then differ in the third digit, so that a greedy
+    /// answer may take another turn where two tokens are almost equally likely [default: f32]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
 
@@ -93,6 +93,20 @@ pub struct Args {
     /// Most tokens computed in one step
     #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MAX_NUM_BATCHED_TOKENS)]
     pub max_num_batched_tokens: u32,
+
+    /// Whether requests share computed prefixes
+    #[arg(long, value_enum, default_value_t = PrefixCacheMode::On)]
+    pub prefix_cache: PrefixCacheMode,
+
+    /// Most tokens guessed ahead by looking the last ones up in prompt and answer; answers stay the
+    /// same, text that copies comes faster [default: no speculation]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub speculative_tokens: u32,
 
     /// Most requests admitted and not yet finished; beyond it RESOURCE_EXHAUSTED
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_QUEUED_REQUESTS)]
@@ -153,6 +167,8 @@ impl ServerConfig {
             block_size: args.block_size,
             max_num_seqs: args.max_num_seqs,
             max_num_batched_tokens: args.max_num_batched_tokens,
+            prefix_cache: args.prefix_cache,
+            speculative_tokens: args.speculative_tokens,
             max_queued_requests: args.max_queued_requests,
             default_max_tokens: args.default_max_tokens,
             chat_template: chat_template(&args.chat_template, &mut mistakes),

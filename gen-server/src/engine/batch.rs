@@ -1,12 +1,12 @@
 //! A schedule, flattened into arrays once per step; everything after is tensors.
 
-use super::{
-    scheduler::{Chunk, Limits},
-    sequence::Sequence,
-};
-use crate::request::Sampling;
+use std::{ops::Range, sync::Arc};
 
-/// The tokens of one step, packed: chunk after chunk, without padding. T tokens, S sequences.
+use super::sequence::Sequence;
+use crate::request::{Sampling, Stopping};
+
+/// The tokens of one step, packed: chunk after chunk, without padding. T tokens, S sequences, R rows
+/// of logits.
 #[derive(Debug, Default)]
 pub(crate) struct StepBatch {
     /// `[T]`
@@ -19,8 +19,12 @@ pub(crate) struct StepBatch {
     pub sequences: Vec<BatchSequence>,
     /// The block tables, one after the other.
     pub block_tables: Vec<u32>,
-    /// The rows to draw a token from, in the order of the sequences.
-    pub samples: Vec<SampleRow>,
+    /// `[R]` the rows whose logits are wanted, in the order of the sequences.
+    pub rows: Vec<LogitsRow>,
+    /// How their tokens are drawn, for the sequences that have rows.
+    pub drawings: Vec<Drawing>,
+    /// Tokens that penalties look at, sequence after sequence.
+    history: Vec<u32>,
 }
 
 /// One sequence's share of a step.
@@ -35,22 +39,46 @@ pub(crate) struct BatchSequence {
     pub block_table_len: u32,
 }
 
-/// One token to be drawn.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct SampleRow {
-    /// Which of the T tokens predicts it.
+/// One row of logits and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogitsRow {
+    /// Which of the T tokens it belongs to.
     pub row: u32,
-    pub sampling: Sampling,
-    /// Place of the new token in its sequence: the counter of the random numbers.
+    /// Which of `drawings` it follows.
+    pub drawing: u32,
+    /// Place in its sequence of the token that it predicts: the counter of the random numbers.
     pub position: u64,
+    pub purpose: Purpose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To draw a token.
+    Draw,
+    /// To tell how likely this token was.
+    Score(u32),
+}
+
+/// How tokens of one sequence are drawn.
+#[derive(Debug, Clone)]
+pub(crate) struct Drawing {
+    pub sampling: Arc<Sampling>,
+    pub stopping: Arc<Stopping>,
+    /// `Some(k)`: with log probabilities, and those of the k most likely tokens.
+    pub num_candidates: Option<u32>,
+    pub num_prompt_tokens: usize,
+    /// Its part of the batch's history; empty where no penalty looks at it.
+    pub history: Range<usize>,
 }
 
 impl StepBatch {
-    /// Replaces the content by what `chunks` of `running` say.
-    pub(crate) fn fill(&mut self, chunks: &[Chunk], running: &[Sequence], limits: &Limits) {
+    /// Replaces the content by the scheduled part of `running`.
+    pub(crate) fn fill(&mut self, running: &[Sequence], block_size: usize) {
         self.clear();
-        for chunk in chunks {
-            self.push(&running[chunk.index], chunk.num_tokens, limits.block_size);
+        for sequence in running {
+            if sequence.num_scheduled_tokens > 0 {
+                self.push(sequence, block_size);
+            }
         }
     }
 
@@ -60,14 +88,18 @@ impl StepBatch {
         self.slots.clear();
         self.sequences.clear();
         self.block_tables.clear();
-        self.samples.clear();
+        self.rows.clear();
+        self.drawings.clear();
+        self.history.clear();
     }
 
-    fn push(&mut self, sequence: &Sequence, num_tokens: usize, block_size: usize) {
+    fn push(&mut self, sequence: &Sequence, block_size: usize) {
         let first = sequence.num_computed_tokens;
-        let end = first + num_tokens;
+        let end = first + sequence.num_scheduled_tokens;
+        let first_row = self.token_ids.len();
         self.token_ids
-            .extend_from_slice(sequence.next_tokens(num_tokens));
+            .extend_from_slice(sequence.scheduled_tokens());
+        self.token_ids.extend_from_slice(&sequence.drafts);
         for position in first..end {
             let block = sequence.block_table[position / block_size];
             self.positions.push(position as u32);
@@ -76,28 +108,59 @@ impl StepBatch {
         }
         let num_blocks = end.div_ceil(block_size);
         self.sequences.push(BatchSequence {
-            query_len: num_tokens as u32,
+            query_len: sequence.num_scheduled_tokens as u32,
             context_len: end as u32,
             block_table_start: self.block_tables.len() as u32,
             block_table_len: num_blocks as u32,
         });
-        self.block_tables.extend(
-            sequence.block_table[..num_blocks]
-                .iter()
-                .map(|block| block.0),
-        );
-        if end == sequence.num_tokens() {
-            self.samples.push(SampleRow {
-                row: self.token_ids.len() as u32 - 1,
-                sampling: sequence.sampling,
-                position: end as u64,
+        let blocks = sequence.block_table[..num_blocks].iter();
+        self.block_tables.extend(blocks.map(|block| block.0));
+        self.push_rows(sequence, first_row, end);
+    }
+
+    /// A row for every computed token from the first on whose logits are wanted.
+    fn push_rows(&mut self, sequence: &Sequence, first_row: usize, end: usize) {
+        let first = sequence.num_computed_tokens;
+        let places = sequence.first_logits_place().max(first)..end;
+        if places.is_empty() {
+            return;
+        }
+        for place in places {
+            let purpose = if sequence.is_score() {
+                Purpose::Score(sequence.tokens()[place + 1])
+            } else {
+                Purpose::Draw
+            };
+            self.rows.push(LogitsRow {
+                row: (first_row + place - first) as u32,
+                drawing: self.drawings.len() as u32,
+                position: place as u64 + 1,
+                purpose,
             });
         }
+        let start = self.history.len();
+        if sequence.sampling.has_penalties() {
+            self.history.extend_from_slice(sequence.tokens());
+            self.history.extend_from_slice(&sequence.drafts);
+        }
+        self.drawings.push(Drawing {
+            sampling: Arc::clone(&sequence.sampling),
+            stopping: Arc::clone(&sequence.stopping),
+            num_candidates: sequence.num_candidates,
+            num_prompt_tokens: sequence.num_prompt_tokens,
+            history: start..self.history.len(),
+        });
     }
 
     /// The block table of one of `sequences`.
     pub(crate) fn block_table(&self, sequence: &BatchSequence) -> &[u32] {
         let start = sequence.block_table_start as usize;
         &self.block_tables[start..start + sequence.block_table_len as usize]
+    }
+
+    /// The tokens before the one that `row` predicts; empty where no penalty looks at them.
+    pub(crate) fn history(&self, row: &LogitsRow) -> &[u32] {
+        let tokens = &self.history[self.drawings[row.drawing as usize].history.clone()];
+        &tokens[..tokens.len().min(row.position as usize)]
     }
 }

@@ -1,22 +1,27 @@
 //! A runner without a model, for tests. Its "KV cache" holds one number per slot, a hash of the token,
 //! its position and the weights version; the next token is a hash of all numbers that the block table
-//! leads to. A wrong block, slot, position or version anywhere changes the answer.
+//! leads to. A wrong block, slot, position or version anywhere changes the answer. Answers repeat
+//! themselves now and then, so that speculation has something to find.
 
 use std::sync::mpsc::Receiver;
 
 use super::{
-    batch::{BatchSequence, StepBatch},
-    runner::{Runner, RunnerError, StagedWeights},
+    batch::{Purpose, StepBatch},
+    runner::{Runner, RunnerError, Sampled, StagedWeights},
     sampler::mix,
 };
+use crate::request::TokenLogprobs;
 
 /// The fake's vocabulary; token 0 is the one that tests use as a stop token.
 pub(crate) const VOCAB_SIZE: u32 = 97;
 
+/// After how many tokens the fake likes to repeat itself.
+const PERIOD: usize = 5;
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct FakeRunner {
-    slots: Vec<u64>,
+    slots: Vec<Slot>,
     block_size: usize,
     version: u64,
     /// Steps whose number (from 1) is here fail.
@@ -31,7 +36,7 @@ pub(crate) struct FakeRunner {
 impl FakeRunner {
     pub(crate) fn new(num_blocks: u32, block_size: usize, version: u64) -> Self {
         Self {
-            slots: vec![0; num_blocks as usize * block_size],
+            slots: vec![Slot::default(); num_blocks as usize * block_size],
             block_size,
             version,
             failing_steps: Vec::new(),
@@ -41,14 +46,77 @@ impl FakeRunner {
         }
     }
 
-    fn next_token(&self, sequence: &BatchSequence, table: &[u32]) -> u32 {
-        let mut state = 0;
-        for position in 0..sequence.context_len as usize {
+    /// What was said before `position`.
+    fn context_at(&self, position: usize, table: &[u32]) -> Context {
+        let mut context = Context::default();
+        for position in 0..position {
             let block = table[position / self.block_size] as usize;
-            let slot = block * self.block_size + position % self.block_size;
-            state = absorb(state, self.slots[slot]);
+            context.absorb(self.slots[block * self.block_size + position % self.block_size]);
         }
-        token_of(state)
+        context
+    }
+}
+
+/// What the fake keeps of one token.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    entry: u64,
+    token: u32,
+}
+
+impl Slot {
+    fn new(token: u32, position: usize, version: u64) -> Self {
+        let entry = mix(mix(u64::from(token)) ^ mix((position as u64) << 32 | version));
+        Self { entry, token }
+    }
+}
+
+/// What the fake knows when it says the next token.
+#[derive(Debug, Default)]
+struct Context {
+    state: u64,
+    tokens: Vec<u32>,
+}
+
+impl Context {
+    fn absorb(&mut self, slot: Slot) {
+        self.state = mix(self.state.rotate_left(7) ^ slot.entry);
+        self.tokens.push(slot.token);
+    }
+
+    /// Often the token of [`PERIOD`] tokens ago.
+    fn next_token(&self) -> u32 {
+        match self.tokens.len().checked_sub(PERIOD) {
+            Some(place) if !mix(self.state).is_multiple_of(4) => self.tokens[place],
+            _ => token_of(self.state),
+        }
+    }
+
+    fn logprobs_of(&self, token: u32, num_candidates: u32) -> TokenLogprobs {
+        let random = mix(self.state ^ u64::from(token));
+        TokenLogprobs {
+            logprob: -((random % 1000) as f32) / 100.0,
+            rank: 1 + (random >> 32) as u32 % VOCAB_SIZE,
+            candidates: (0..num_candidates)
+                .map(|place| {
+                    (
+                        token_of(mix(self.state) + u64::from(place)),
+                        -(place as f32),
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    fn outcome(&self, purpose: Purpose, num_candidates: Option<u32>) -> Sampled {
+        let (token, is_told) = match purpose {
+            Purpose::Draw => (self.next_token(), num_candidates.is_some()),
+            Purpose::Score(token) => (token, true),
+        };
+        Sampled {
+            token,
+            logprobs: is_told.then(|| self.logprobs_of(token, num_candidates.unwrap_or(0))),
+        }
     }
 }
 
@@ -56,9 +124,9 @@ impl Runner for FakeRunner {
     fn run(
         &mut self,
         batch: &StepBatch,
-        samples: &mut Vec<Option<u32>>,
+        outcomes: &mut Vec<Option<Sampled>>,
     ) -> Result<(), RunnerError> {
-        samples.clear();
+        outcomes.clear();
         if let Some(gate) = &self.gate {
             // An error means that the gate is open for good.
             let _ = gate.recv();
@@ -78,21 +146,24 @@ impl Runner for FakeRunner {
             .zip(&batch.positions)
             .zip(&batch.slots)
         {
-            self.slots[slot as usize] = entry(token, position, self.version);
+            self.slots[slot as usize] = Slot::new(token, position as usize, self.version);
         }
-        let mut rows = batch.samples.iter().peekable();
+        let mut rows = batch.rows.iter().peekable();
         let mut end = 0;
         for sequence in &batch.sequences {
             end += sequence.query_len;
-            if let Some(row) = rows.next_if(|row| row.row == end - 1) {
-                assert_eq!(row.position, u64::from(sequence.context_len));
-                samples.push(Some(self.next_token(sequence, batch.block_table(sequence))));
+            while let Some(row) = rows.next_if(|row| row.row < end) {
+                let position = sequence.context_len - (end - 1 - row.row);
+                assert_eq!(row.position, u64::from(position));
+                let table = batch.block_table(sequence);
+                let context = self.context_at(position as usize, table);
+                let drawing = &batch.drawings[row.drawing as usize];
+                let has_history = drawing.sampling.has_penalties();
+                assert!(!has_history || batch.history(row).len() == position as usize);
+                outcomes.push(Some(context.outcome(row.purpose, drawing.num_candidates)));
             }
         }
-        assert!(
-            rows.next().is_none(),
-            "each sampled row is the last of a sequence"
-        );
+        assert!(rows.next().is_none(), "each row belongs to a sequence");
         Ok(())
     }
 
@@ -106,25 +177,35 @@ impl Runner for FakeRunner {
 
 /// What one request alone must get: the oracle.
 pub(crate) fn solo_answer(prompt: &[u32], max_tokens: usize, version: u64) -> Vec<u32> {
-    let mut state = 0;
+    let mut context = Context::default();
     for (position, &token) in prompt.iter().enumerate() {
-        state = absorb(state, entry(token, position as u32, version));
+        context.absorb(Slot::new(token, position, version));
     }
     let mut answer = Vec::new();
     for position in (prompt.len()..).take(max_tokens) {
-        let token = token_of(state);
+        let token = context.next_token();
         answer.push(token);
-        state = absorb(state, entry(token, position as u32, version));
+        context.absorb(Slot::new(token, position, version));
     }
     answer
 }
 
-fn entry(token: u32, position: u32, version: u64) -> u64 {
-    mix(mix(u64::from(token)) ^ mix(u64::from(position) << 32 | version))
-}
-
-fn absorb(state: u64, entry: u64) -> u64 {
-    mix(state.rotate_left(7) ^ entry)
+/// What scoring `prompt` from its token at `from` on must say: the oracle.
+pub(crate) fn solo_scores(
+    prompt: &[u32],
+    from: usize,
+    num_candidates: u32,
+    version: u64,
+) -> Vec<TokenLogprobs> {
+    let mut context = Context::default();
+    let mut scores = Vec::new();
+    for (position, &token) in prompt.iter().enumerate() {
+        if position >= from {
+            scores.push(context.logprobs_of(token, num_candidates));
+        }
+        context.absorb(Slot::new(token, position, version));
+    }
+    scores
 }
 
 fn token_of(state: u64) -> u32 {

@@ -20,7 +20,7 @@ use super::{
     runner::{Runner, StagedWeights},
     scheduler::Limits,
 };
-use crate::request::{EngineRequest, Event, WeightsVersion};
+use crate::request::{EngineRequest, Event, Task, WeightsVersion};
 
 /// Submits to the engine; cheap to clone.
 #[derive(Debug, Clone)]
@@ -101,12 +101,14 @@ impl EngineHandle {
             num_prompt_tokens > 0,
             "an empty prompt is refused where it comes in"
         );
-        assert!(
-            num_prompt_tokens < self.max_context_tokens,
-            "as is one that fills the context"
-        );
-        let room = (self.max_context_tokens - num_prompt_tokens) as u32;
-        request.max_tokens = request.max_tokens.clamp(1, room);
+        if let Task::Generate { max_tokens } = &mut request.task {
+            assert!(
+                num_prompt_tokens < self.max_context_tokens,
+                "as is one that fills the context"
+            );
+            let room = (self.max_context_tokens - num_prompt_tokens) as u32;
+            *max_tokens = (*max_tokens).clamp(1, room);
+        }
         let (output, events) = Output::channel(&request);
         self.send(Command::Submit(Submission { request, output }))?;
         Ok(events)

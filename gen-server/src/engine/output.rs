@@ -5,8 +5,10 @@ use std::{collections::HashMap, mem, sync::Arc};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+use super::runner::Sampled;
 use crate::request::{
-    EngineFailure, EngineRequest, Event, FinishReason, Finished, SequenceId, WeightsVersion,
+    Counts, EngineFailure, EngineRequest, Event, FinishReason, Finished, SequenceId, Task,
+    TokenLogprobs, WeightsVersion,
 };
 
 /// Where one request's events go.
@@ -15,6 +17,8 @@ pub(crate) struct Output {
     events: mpsc::Sender<Event>,
     /// Tokens not yet sent.
     tokens: Vec<u32>,
+    /// Theirs, where asked for; of a score, those of the whole prompt so far.
+    logprobs: Vec<TokenLogprobs>,
     tokens_per_event: usize,
 }
 
@@ -22,16 +26,18 @@ impl Output {
     /// A channel with room for all events of `request`.
     pub(crate) fn channel(request: &EngineRequest) -> (Self, mpsc::Receiver<Event>) {
         let tokens_per_event = request.tokens_per_event.max(1) as usize;
-        let most_events = request.max_tokens as usize / tokens_per_event + 1;
+        let most_events = match request.task {
+            Task::Generate { max_tokens } => max_tokens as usize / tokens_per_event + 1,
+            Task::Score { .. } => 1,
+        };
         let (events, receiver) = mpsc::channel(most_events);
-        (
-            Self {
-                events,
-                tokens: Vec::new(),
-                tokens_per_event,
-            },
-            receiver,
-        )
+        let output = Self {
+            events,
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            tokens_per_event,
+        };
+        (output, receiver)
     }
 
     fn send(&self, event: Event) {
@@ -66,36 +72,45 @@ impl Outputs {
         cancelled
     }
 
-    pub(crate) fn push(&mut self, id: SequenceId, token: u32, weights: &Arc<WeightsVersion>) {
-        let output = self
-            .by_id
-            .get_mut(&id)
-            .expect("a running sequence has an output");
-        output.tokens.push(token);
+    pub(crate) fn push(&mut self, id: SequenceId, sampled: Sampled, weights: &Arc<WeightsVersion>) {
+        let output = self.running_mut(id);
+        output.tokens.push(sampled.token);
+        output.logprobs.extend(sampled.logprobs);
         if output.tokens.len() >= output.tokens_per_event {
             let tokens = mem::take(&mut output.tokens);
+            let logprobs = mem::take(&mut output.logprobs);
             output.send(Event::Tokens {
                 tokens,
+                logprobs,
                 weights: Arc::clone(weights),
             });
         }
+    }
+
+    pub(crate) fn push_scored(&mut self, id: SequenceId, logprobs: TokenLogprobs) {
+        self.running_mut(id).logprobs.push(logprobs);
+    }
+
+    fn running_mut(&mut self, id: SequenceId) -> &mut Output {
+        self.by_id
+            .get_mut(&id)
+            .expect("a running sequence has an output")
     }
 
     /// The regular end, with the tokens not yet sent.
     pub(crate) fn finish(
         &mut self,
         id: SequenceId,
-        reason: FinishReason,
+        (reason, counts): (FinishReason, Counts),
         weights: &Arc<WeightsVersion>,
     ) {
-        let mut output = self
-            .by_id
-            .remove(&id)
-            .expect("a running sequence has an output");
+        let output = self.by_id.remove(&id);
+        let mut output = output.expect("a running sequence has an output");
         let finished = Finished {
             tokens: mem::take(&mut output.tokens),
+            logprobs: mem::take(&mut output.logprobs),
             reason,
-            num_cached_tokens: 0,
+            counts,
             weights: Arc::clone(weights),
         };
         output.send(Event::Finished(finished));

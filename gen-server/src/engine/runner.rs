@@ -4,6 +4,7 @@
 use std::any::Any;
 
 use super::batch::StepBatch;
+use crate::request::TokenLogprobs;
 
 /// Weights that were loaded and proven beside the live ones, in the form of the runner they are for.
 /// A loader and its runner come as a pair (see [`crate::backend::Backend`]).
@@ -20,12 +21,24 @@ impl std::fmt::Debug for StagedWeights {
 #[error("{0}")]
 pub(crate) struct RunnerError(pub(crate) String);
 
+/// What one row of logits came to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sampled {
+    /// The token that was drawn, or the one that was to be scored.
+    pub token: u32,
+    /// Where asked for.
+    pub logprobs: Option<TokenLogprobs>,
+}
+
 /// Executes steps, on the engine's thread.
 pub(crate) trait Runner: Send + std::fmt::Debug {
-    /// Computes the batch, writes its keys and values into the KV cache, and puts one token per row
-    /// of `batch.samples` into `samples` (cleared first); `None` where the logits are not finite.
-    fn run(&mut self, batch: &StepBatch, samples: &mut Vec<Option<u32>>)
-    -> Result<(), RunnerError>;
+    /// Computes the batch, writes its keys and values into the KV cache, and puts what each row of
+    /// `batch.rows` came to into `outcomes` (cleared first); `None` where the logits are not finite.
+    fn run(
+        &mut self,
+        batch: &StepBatch,
+        outcomes: &mut Vec<Option<Sampled>>,
+    ) -> Result<(), RunnerError>;
 
     /// Replaces the weights whole. What the KV cache holds is not read again.
     fn install(&mut self, weights: StagedWeights);

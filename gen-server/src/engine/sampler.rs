@@ -1,10 +1,20 @@
 //! From a row of logits to a token. The random numbers are a function of (seed, position) alone, so
-//! that batching, chunking and preemption do not change what is drawn.
+//! that batching, chunking, preemption and speculation do not change what is drawn.
+//!
+//! The order of operations is vLLM's: biases and forbidden stop tokens, penalties, then greedy; or
+//! temperature, min-p, top-k, top-p, and the draw.
 
-use crate::request::Sampling;
+mod adjust;
+mod logprobs;
 
 #[cfg(test)]
 mod tests;
+
+use super::{
+    batch::{LogitsRow, Purpose, StepBatch},
+    runner::Sampled,
+};
+use crate::request::{Sampling, Stopping};
 
 /// How many of the most likely tokens are sorted first when top-p asks for the smallest set; most
 /// sets are smaller, and sorting a vocabulary of 128,256 takes about 10 ms.
@@ -14,6 +24,10 @@ const FIRST_NUCLEUS: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     candidates: Vec<Candidate>,
+    /// The row after biases and penalties.
+    adjusted: Vec<f32>,
+    /// By token: how often the answer has it.
+    num_in_answer: std::collections::BTreeMap<u32, u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -23,30 +37,83 @@ struct Candidate {
     weight: f64,
 }
 
-/// Draws the token at `position` of its sequence from `logits` \[V\]; `None` if no token can be
-/// drawn because a logit is not a number or +∞, or all are −∞.
-pub(crate) fn sample(
+/// Everything that decides which token follows, beside the logits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draw<'a> {
+    pub sampling: &'a Sampling,
+    pub stopping: &'a Stopping,
+    /// Place of the token in its sequence.
+    pub position: u64,
+    pub num_prompt_tokens: usize,
+    /// Prompt and answer before `position`; may be empty where no penalty is set.
+    pub history: &'a [u32],
+}
+
+/// What `row` of `batch`, with its `logits` \[V\], comes to. `None` if a logit is not a number or +∞,
+/// or all are −∞.
+pub(crate) fn outcome(
     logits: &[f32],
-    sampling: &Sampling,
-    position: u64,
+    batch: &StepBatch,
+    row: &LogitsRow,
     scratch: &mut Scratch,
-) -> Option<u32> {
-    let greedy = argmax(logits)?;
-    if sampling.temperature == 0.0 || sampling.top_k == 1 {
-        return Some(greedy);
+) -> Option<Sampled> {
+    let drawing = &batch.drawings[row.drawing as usize];
+    let (token, num_candidates) = match row.purpose {
+        Purpose::Score(token) => {
+            argmax(logits)?; // every logit is sound
+            (token, Some(drawing.num_candidates.unwrap_or(0)))
+        }
+        Purpose::Draw => {
+            let draw = Draw {
+                sampling: &drawing.sampling,
+                stopping: &drawing.stopping,
+                position: row.position,
+                num_prompt_tokens: drawing.num_prompt_tokens,
+                history: batch.history(row),
+            };
+            (sample(logits, &draw, scratch)?, drawing.num_candidates)
+        }
+    };
+    let logprobs = num_candidates.map(|k| logprobs::of(logits, token, k as usize));
+    Some(Sampled { token, logprobs })
+}
+
+/// Draws a token from `logits` \[V\]; `None` if none can be drawn because a logit is not a number or
+/// +∞, or all are −∞.
+pub(crate) fn sample(logits: &[f32], draw: &Draw<'_>, scratch: &mut Scratch) -> Option<u32> {
+    let mut most_likely = argmax(logits)?;
+    let mut adjusted = std::mem::take(&mut scratch.adjusted);
+    let is_adjusted = adjust::adjust(logits, draw, &mut adjusted, &mut scratch.num_in_answer);
+    let logits = if is_adjusted { &adjusted } else { logits };
+    if is_adjusted {
+        most_likely = argmax(logits)?;
     }
-    let candidates = &mut scratch.candidates;
-    weigh(
-        logits,
-        logits[greedy as usize],
-        sampling.temperature,
-        candidates,
-    );
+    let token = sample_adjusted(logits, most_likely, draw, &mut scratch.candidates);
+    scratch.adjusted = adjusted;
+    Some(token)
+}
+
+fn sample_adjusted(
+    logits: &[f32],
+    greedy: u32,
+    draw: &Draw<'_>,
+    candidates: &mut Vec<Candidate>,
+) -> u32 {
+    let sampling = draw.sampling;
+    if sampling.temperature == 0.0 || sampling.top_k == 1 {
+        return greedy;
+    }
+    let largest = logits[greedy as usize];
+    weigh(logits, largest, sampling.temperature, candidates);
+    if sampling.min_p > 0.0 {
+        // The most likely token weighs 1.
+        candidates.retain(|candidate| candidate.weight >= f64::from(sampling.min_p));
+    }
     keep_top_k(candidates, sampling.top_k as usize);
     keep_top_p(candidates, f64::from(sampling.top_p));
     // One order whatever the selections did: the draw depends on the set alone.
     candidates.sort_unstable_by_key(|candidate| candidate.token);
-    Some(draw(candidates, uniform(sampling.seed, position)).unwrap_or(greedy))
+    self::draw(candidates, uniform(sampling.seed, draw.position)).unwrap_or(greedy)
 }
 
 /// The most likely token, the first of equals; `None` if a logit is NaN or +∞, or all are −∞.

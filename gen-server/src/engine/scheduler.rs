@@ -1,18 +1,29 @@
 //! Who computes how many tokens in the next step. Data in, data out: no tensor, clock, text or async
 //! here, so that whole histories can be tested from a seed.
 //!
-//! A step has a budget of tokens. First every decoding sequence gets its one token, oldest first; when
-//! blocks run out the newest sequence gives its blocks back and is computed again later. Then prefills
-//! that are under way get chunks of what is left of the budget. Then waiting requests are admitted,
-//! first come first served, each only if its whole prompt fits into free blocks.
+//! A step has a budget of tokens. First every decoding sequence gets its one token, first ranks first;
+//! when blocks run out the last in rank gives its blocks back and is computed again later. Then
+//! guesses of what those sequences say next, while there is room. Then prefills that are under way get
+//! chunks of what is left. Then waiting requests are admitted in the order of their ranks, each only
+//! if its whole prompt fits into free blocks.
 
-use std::collections::VecDeque;
-
-use super::{batch::StepBatch, block_pool::BlockPool, sequence::Sequence};
-use crate::request::{FinishReason, SequenceId};
+mod admission;
+mod advance;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use self::advance::Progress;
+pub(crate) use super::queue::Admission;
+
+use super::{
+    batch::StepBatch, block_hash::BlockHash, block_pool::BlockPool, draft, queue::Queue,
+    sequence::Sequence,
+};
+use crate::request::{PrefixCache, SequenceId};
+
+/// Rows of logits that a step may always have: memory for them is vocabulary × 4 bytes each.
+const MIN_LOGITS_ROWS: usize = 64;
 
 /// What bounds a step.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +32,10 @@ pub(crate) struct Limits {
     pub num_blocks: u32,
     pub max_num_seqs: usize,
     pub max_num_batched_tokens: usize,
+    /// Most tokens guessed ahead for a sequence; 0 is no speculation.
+    pub max_draft_tokens: usize,
+    /// Whether requests may share computed prefixes.
+    pub prefix_cache: PrefixCache,
 }
 
 impl Limits {
@@ -34,29 +49,33 @@ impl Limits {
     fn num_watermark_blocks(&self) -> usize {
         self.num_blocks as usize / 100
     }
+
+    /// Rows of logits in one step: one for each sequence, and as many again for guesses and scores.
+    pub(crate) fn max_logits_rows(&self) -> usize {
+        (2 * self.max_num_seqs).max(MIN_LOGITS_ROWS)
+    }
 }
 
-/// `num_tokens` more tokens for the sequence at `index` of [`Scheduler::running`].
+/// Why the first waiting request does not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    pub index: usize,
-    pub num_tokens: usize,
+pub(crate) enum WaitReason {
+    /// As many sequences run as may.
+    Sequences,
+    /// Its prompt does not fit into the free blocks.
+    Blocks,
+    /// The step's tokens, or its rows of logits, are used up.
+    Tokens,
+    /// New weights are about to go live.
+    Swap,
+    /// Another request is computing the same prefix.
+    Prefix,
 }
 
-/// Whether waiting requests may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Open,
-    /// Only those that were admitted before and preempted: a swap of weights is due, and they have
-    /// to end under the old ones.
-    OnlyReadmission,
-}
-
-/// The end of a sequence, as [`Scheduler::advance`] reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
-    pub id: SequenceId,
-    pub reason: FinishReason,
+/// What a step may still hold.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    num_tokens: usize,
+    num_logits_rows: usize,
 }
 
 /// Owns all sequences and their blocks.
@@ -64,19 +83,21 @@ pub(crate) struct End {
 pub(crate) struct Scheduler {
     limits: Limits,
     pool: BlockPool,
-    /// Oldest first; these hold blocks.
+    /// In the order of their ranks; these hold blocks.
     running: Vec<Sequence>,
-    /// Next first; these hold none. Preempted ones return to the front.
-    waiting: VecDeque<Sequence>,
+    /// These hold none.
+    waiting: Queue,
     admission: Admission,
-    /// What the last [`Scheduler::schedule`] decided; kept to reuse its memory.
-    chunks: Vec<Chunk>,
+    /// Where the names of blocks begin: the live weights.
+    hash_root: BlockHash,
+    wait_reason: Option<WaitReason>,
     num_prefill_tokens: usize,
+    num_cached_tokens: usize,
     num_preemptions_total: u64,
 }
 
 impl Scheduler {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, weights_version: u64) -> Self {
         assert!(limits.block_size > 0, "a block holds at least one token");
         assert!(
             limits.max_num_seqs > 0,
@@ -90,10 +111,12 @@ impl Scheduler {
             limits,
             pool: BlockPool::new(limits.num_blocks),
             running: Vec::with_capacity(limits.max_num_seqs),
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
             admission: Admission::Open,
-            chunks: Vec::with_capacity(limits.max_num_seqs),
+            hash_root: BlockHash::root(weights_version),
+            wait_reason: None,
             num_prefill_tokens: 0,
+            num_cached_tokens: 0,
             num_preemptions_total: 0,
         }
     }
@@ -101,11 +124,18 @@ impl Scheduler {
     /// Queues a sequence. Its longest possible course must fit into the whole pool, or it would
     /// wait for ever: the caller has refused such requests.
     pub(crate) fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        self.waiting.insert(sequence);
     }
 
     pub(crate) fn set_admission(&mut self, admission: Admission) {
         self.admission = admission;
+    }
+
+    /// From now on blocks are named after these weights: what was computed under others is never
+    /// found again, and ages out.
+    pub(crate) fn set_weights_version(&mut self, version: u64) {
+        assert!(!self.has_admitted(), "a sequence is under way");
+        self.hash_root = BlockHash::root(version);
     }
 
     pub(crate) fn running(&self) -> &[Sequence] {
@@ -124,24 +154,19 @@ impl Scheduler {
         self.num_preemptions_total
     }
 
-    /// Whether a sequence was admitted and has not ended, running or preempted. Preempted ones are
-    /// always at the front of the queue.
-    pub(crate) fn has_admitted(&self) -> bool {
-        !self.running.is_empty() || self.waiting.front().is_some_and(|first| first.was_admitted)
+    /// As of the last schedule; `None` where nothing waits.
+    pub(crate) fn wait_reason(&self) -> Option<WaitReason> {
+        self.wait_reason.filter(|_| self.waiting.len() > 0)
     }
 
-    /// The sequences that the last schedule brings to their last token, in its order: each gets a
-    /// sample.
-    pub(crate) fn sampled_ids(&self) -> impl Iterator<Item = SequenceId> {
-        self.chunks.iter().filter_map(|chunk| {
-            let sequence = &self.running[chunk.index];
-            (sequence.num_uncomputed_tokens() == chunk.num_tokens).then_some(sequence.id)
-        })
+    /// Whether a sequence was admitted and has not ended, running or preempted.
+    pub(crate) fn has_admitted(&self) -> bool {
+        !self.running.is_empty() || self.waiting.has_readmissions()
     }
 
     /// The last schedule as arrays.
     pub(crate) fn fill_batch(&self, batch: &mut StepBatch) {
-        batch.fill(&self.chunks, &self.running, &self.limits);
+        batch.fill(&self.running, self.limits.block_size);
     }
 
     /// Tokens of the last schedule that are prompt, or recomputed after a preemption.
@@ -149,179 +174,135 @@ impl Scheduler {
         self.num_prefill_tokens
     }
 
-    /// Decides the next step. Empty if there is nothing to compute.
-    pub(crate) fn schedule(&mut self) -> &[Chunk] {
-        self.chunks.clear();
-        let num_preemptions_before = self.num_preemptions_total;
-        let mut budget = self.limits.max_num_batched_tokens;
-        budget -= self.schedule_decodes();
-        self.num_prefill_tokens = self.schedule_prefills(budget);
-        budget -= self.num_prefill_tokens;
-        // A preemption says that blocks are short: admitting now would preempt again at once.
-        if self.num_preemptions_total == num_preemptions_before {
-            self.admit(budget);
-        }
-        &self.chunks
+    /// Prompt tokens that the last schedule found in the prefix cache.
+    pub(crate) fn num_cached_tokens(&self) -> usize {
+        self.num_cached_tokens
     }
 
-    /// One token for every decoding sequence. Returns the tokens scheduled.
-    fn schedule_decodes(&mut self) -> usize {
+    /// Decides the next step; false if there is nothing to compute.
+    pub(crate) fn schedule(&mut self) -> bool {
+        self.num_prefill_tokens = 0;
+        self.num_cached_tokens = 0;
+        let num_preemptions_before = self.num_preemptions_total;
+        let mut budget = Budget {
+            num_tokens: self.limits.max_num_batched_tokens,
+            num_logits_rows: self.limits.max_logits_rows(),
+        };
+        self.schedule_decodes(&mut budget);
+        self.schedule_drafts(&mut budget);
+        self.schedule_prefills(&mut budget);
+        // A preemption says that blocks are short: admitting now would preempt again at once.
+        if self.num_preemptions_total == num_preemptions_before {
+            self.admit(&mut budget);
+        } else {
+            self.wait_reason = Some(WaitReason::Blocks);
+        }
+        self.running
+            .iter()
+            .any(|sequence| sequence.num_scheduled_tokens > 0)
+    }
+
+    /// One token for every decoding sequence.
+    fn schedule_decodes(&mut self, budget: &mut Budget) {
         let mut index = 0;
         while index < self.running.len() {
             if self.running[index].is_decoding() {
                 if !self.make_room_for_one(index) {
-                    break; // the sequence itself was the newest, and has been preempted
+                    break; // the sequence itself was the last, and has been preempted
                 }
-                self.chunks.push(Chunk {
-                    index,
-                    num_tokens: 1,
-                });
+                self.running[index].num_scheduled_tokens = 1;
+                budget.num_tokens -= 1;
+                budget.num_logits_rows -= 1;
             }
             index += 1;
         }
-        self.chunks.len()
     }
 
-    /// Room for one more token of the sequence at `index`, at the cost of newer ones; false if it had
-    /// to give way itself. Terminates: each turn takes one sequence off `running`.
+    /// Room for one more token of the sequence at `index`, at the cost of later ranks; false if it
+    /// had to give way itself. Terminates: each turn takes one sequence off `running`.
     fn make_room_for_one(&mut self, index: usize) -> bool {
         loop {
-            let sequence = &mut self.running[index];
-            let num_needed = self.limits.num_blocks_for(sequence.num_computed_tokens + 1);
-            let num_missing = num_needed.saturating_sub(sequence.block_table.len());
-            if num_missing == 0
-                || self
-                    .pool
-                    .allocate(&mut sequence.block_table, num_missing)
-                    .is_ok()
-            {
+            if self.try_make_room(index, 1) {
                 return true;
             }
-            let is_newest = index + 1 == self.running.len();
-            self.preempt_newest();
-            if is_newest {
+            let is_last = index + 1 == self.running.len();
+            self.preempt_last();
+            if is_last {
                 return false;
             }
         }
     }
 
-    /// Gives the newest sequence's blocks back; it will be computed again from its tokens.
-    fn preempt_newest(&mut self) {
-        let mut newest = self
-            .running
-            .pop()
-            .expect("only a running sequence asks for room");
-        self.pool.release(&mut newest.block_table);
-        newest.num_computed_tokens = 0;
+    /// Blocks for `num_tokens` more tokens of the sequence at `index`, or none.
+    fn try_make_room(&mut self, index: usize, num_tokens: usize) -> bool {
+        let sequence = &mut self.running[index];
+        let end = sequence.num_computed_tokens + num_tokens;
+        let num_needed = self.limits.num_blocks_for(end);
+        let num_missing = num_needed.saturating_sub(sequence.block_table.len());
+        let table = &mut sequence.block_table;
+        num_missing == 0 || self.pool.allocate(table, num_missing).is_ok()
+    }
+
+    /// Gives the blocks of the last in rank back; it will be computed again from its tokens. It has
+    /// no part in this step yet: decodes are scheduled in the order of ranks, and first.
+    fn preempt_last(&mut self) {
+        let last = self.running.pop();
+        let mut last = last.expect("only a running sequence asks for room");
+        assert_eq!(last.num_scheduled_tokens, 0, "{} is scheduled", last.id);
+        self.pool.release(&mut last.block_table);
+        last.forget_computed();
         self.num_preemptions_total += 1;
-        self.waiting.push_front(newest);
+        self.waiting.insert(last);
     }
 
-    /// Chunks for prefills under way; their blocks were taken at admission. Returns the tokens.
-    fn schedule_prefills(&mut self, budget: usize) -> usize {
-        let mut left = budget;
-        for (index, sequence) in self.running.iter().enumerate() {
-            if left == 0 {
-                break;
-            }
-            if !sequence.is_decoding() {
-                let num_tokens = sequence.num_uncomputed_tokens().min(left);
-                self.chunks.push(Chunk { index, num_tokens });
-                left -= num_tokens;
-            }
+    /// Guesses for the sequences that decode, first ranks first, in what is left of the budget and
+    /// of the free blocks; nobody is preempted for a guess.
+    fn schedule_drafts(&mut self, budget: &mut Budget) {
+        if self.limits.max_draft_tokens == 0 {
+            return;
         }
-        budget - left
-    }
-
-    /// Starts waiting sequences while sequences, tokens and blocks last; stops at the first that does
-    /// not fit, so that none is overtaken for ever.
-    fn admit(&mut self, mut budget: usize) {
-        while budget > 0 && self.running.len() < self.limits.max_num_seqs {
-            let Some(mut sequence) = self.waiting.pop_front() else {
-                return;
-            };
-            if !self.try_take_blocks(&mut sequence) {
-                self.waiting.push_front(sequence);
-                return;
-            }
-            let num_tokens = sequence.num_uncomputed_tokens().min(budget);
-            self.chunks.push(Chunk {
-                index: self.running.len(),
-                num_tokens,
-            });
-            budget -= num_tokens;
-            self.num_prefill_tokens += num_tokens;
-            sequence.was_admitted = true;
-            self.running.push(sequence);
-        }
-    }
-
-    /// Blocks for all tokens that the sequence has now.
-    fn try_take_blocks(&mut self, sequence: &mut Sequence) -> bool {
-        if self.admission == Admission::OnlyReadmission && !sequence.was_admitted {
-            return false;
-        }
-        let num_needed = self.limits.num_blocks_for(sequence.num_tokens());
-        let num_kept_free = if self.running.is_empty() {
-            0
-        } else {
-            self.limits.num_watermark_blocks()
-        };
-        self.pool.num_free() >= num_needed + num_kept_free
-            && self
-                .pool
-                .allocate(&mut sequence.block_table, num_needed)
-                .is_ok()
-    }
-
-    /// The step of the last schedule was computed: `samples` holds, in the order of the chunks, one
-    /// token for each chunk that reached its sequence's last token; `None` ends the sequence without
-    /// one. `ends` receives the sequences that ended regularly, `failed` those with `None`.
-    pub(crate) fn advance(
-        &mut self,
-        samples: &[Option<u32>],
-        ends: &mut Vec<End>,
-        failed: &mut Vec<SequenceId>,
-    ) {
-        let mut samples = samples.iter();
-        let mut num_gone = 0;
-        for chunk in &self.chunks {
-            let sequence = &mut self.running[chunk.index];
-            sequence.num_computed_tokens += chunk.num_tokens;
-            if sequence.num_uncomputed_tokens() > 0 {
+        let is_prefilling = |sequence: &&Sequence| sequence.num_scheduled_tokens == 0;
+        // A prefill gets at least one token in every step, whatever is guessed.
+        let num_reserved = self.running.iter().filter(is_prefilling).count();
+        for index in 0..self.running.len() {
+            let room = budget.num_tokens.min(budget.num_logits_rows);
+            let room = room.saturating_sub(num_reserved);
+            let sequence = &mut self.running[index];
+            if sequence.num_scheduled_tokens == 0 {
                 continue;
             }
-            let sample = samples
-                .next()
-                .expect("one sample for each chunk that reaches the end");
-            match sample.map(|token| sequence.push(token)) {
-                Some(None) => continue,
-                Some(Some(reason)) => ends.push(End {
-                    id: sequence.id,
-                    reason,
-                }),
-                None => failed.push(sequence.id),
+            let num_wanted = sequence.num_useful_drafts();
+            let num_wanted = num_wanted.min(self.limits.max_draft_tokens).min(room);
+            let mut drafts = std::mem::take(&mut sequence.drafts);
+            draft::look_up(sequence.tokens(), num_wanted, &mut drafts);
+            if self.try_make_room(index, 1 + drafts.len()) {
+                budget.num_tokens -= drafts.len();
+                budget.num_logits_rows -= drafts.len();
+                self.running[index].num_scheduled_tokens += drafts.len();
+            } else {
+                drafts.clear();
             }
-            self.pool.release(&mut sequence.block_table);
-            num_gone += 1;
+            self.running[index].drafts = drafts;
         }
-        assert!(samples.next().is_none(), "a sample without a sequence");
-        if num_gone > 0 {
-            // A running sequence always holds blocks, so an empty table marks the ended ones.
-            self.running
-                .retain(|sequence| !sequence.block_table.is_empty());
+    }
+
+    /// Chunks for prefills under way; their blocks were taken at admission.
+    fn schedule_prefills(&mut self, budget: &mut Budget) {
+        for sequence in &mut self.running {
+            if sequence.num_scheduled_tokens == 0 {
+                self.num_prefill_tokens += take_chunk(sequence, budget);
+            }
         }
-        self.chunks.clear();
     }
 
     /// Removes the running sequences that `is_gone` names and frees their blocks.
     pub(crate) fn remove_running(&mut self, mut is_gone: impl FnMut(SequenceId) -> bool) {
-        assert!(
-            self.chunks.is_empty(),
-            "no sequence leaves in the middle of a step"
-        );
         let pool = &mut self.pool;
         self.running.retain_mut(|sequence| {
+            assert_eq!(
+                sequence.num_scheduled_tokens, 0,
+                "no sequence leaves in the middle of a step"
+            );
             let gone = is_gone(sequence.id);
             if gone {
                 pool.release(&mut sequence.block_table);
@@ -332,61 +313,47 @@ impl Scheduler {
 
     /// As [`Self::remove_waiting`], over those that the next step could admit: nobody's prompt is
     /// computed while a live one waits.
-    pub(crate) fn remove_waiting_head(&mut self, mut is_gone: impl FnMut(SequenceId) -> bool) {
-        let mut num_kept = 0;
-        let mut index = 0;
-        while num_kept < self.limits.max_num_seqs && index < self.waiting.len() {
-            if is_gone(self.waiting[index].id) {
-                self.waiting.remove(index);
-            } else {
-                num_kept += 1;
-                index += 1;
-            }
-        }
+    pub(crate) fn remove_waiting_head(&mut self, is_gone: impl FnMut(SequenceId) -> bool) {
+        self.waiting.sweep(self.limits.max_num_seqs, is_gone);
     }
 
     /// Removes the waiting sequences that `is_gone` names.
-    pub(crate) fn remove_waiting(&mut self, mut is_gone: impl FnMut(SequenceId) -> bool) {
-        self.waiting.retain(|sequence| !is_gone(sequence.id));
+    pub(crate) fn remove_waiting(&mut self, is_gone: impl FnMut(SequenceId) -> bool) {
+        self.waiting.sweep(usize::MAX, is_gone);
     }
 
-    /// The step of the last schedule failed: its sequences are removed and named.
-    pub(crate) fn abandon_step(&mut self) -> Vec<SequenceId> {
-        let mut lost = Vec::with_capacity(self.chunks.len());
-        for chunk in self.chunks.drain(..) {
-            let sequence = &mut self.running[chunk.index];
-            lost.push(sequence.id);
-            self.pool.release(&mut sequence.block_table);
-        }
-        self.running
-            .retain(|sequence| !sequence.block_table.is_empty());
-        lost
-    }
-
-    /// Panics unless every block is free or in exactly one table.
+    /// Panics unless every block is free or in as many tables as it counts.
     #[cfg(test)]
     pub(crate) fn assert_blocks_conserved(&self) {
-        let mut num_owned = 0;
-        let mut owners = std::collections::HashSet::new();
+        let mut owners = std::collections::HashMap::<_, u32>::new();
         for sequence in &self.running {
-            num_owned += sequence.block_table.len();
+            assert!(!sequence.block_table.is_empty(), "{} runs", sequence.id);
             for &block in &sequence.block_table {
-                assert!(owners.insert(block), "{block:?} has two owners");
-                assert_eq!(self.pool.ref_count(block), 1, "{block:?}");
+                *owners.entry(block).or_default() += 1;
             }
-            assert!(
-                !sequence.block_table.is_empty(),
-                "{} runs without blocks",
-                sequence.id
-            );
         }
-        for sequence in &self.waiting {
-            assert!(
-                sequence.block_table.is_empty(),
-                "{} waits with blocks",
-                sequence.id
-            );
+        for (&block, &num_owners) in &owners {
+            assert_eq!(self.pool.ref_count(block), num_owners, "{block:?}");
         }
-        assert_eq!(self.pool.num_free() + num_owned, self.pool.num_total());
+        for sequence in self.waiting.iter() {
+            assert!(sequence.block_table.is_empty(), "{} waits", sequence.id);
+        }
+        assert_eq!(self.pool.num_free() + owners.len(), self.pool.num_total());
+        assert!(self.running.is_sorted_by_key(|sequence| sequence.rank));
     }
+}
+
+/// Schedules as much of a prefill as the budget allows. Returns the tokens.
+fn take_chunk(sequence: &mut Sequence, budget: &mut Budget) -> usize {
+    let start = sequence.num_computed_tokens;
+    // Rows of logits begin at one place and go on to the end: the last token is where they run out.
+    let end_of_rows = sequence.first_logits_place().max(start) + budget.num_logits_rows;
+    let num_tokens = sequence
+        .num_uncomputed_tokens()
+        .min(budget.num_tokens)
+        .min(end_of_rows - start);
+    budget.num_tokens -= num_tokens;
+    budget.num_logits_rows -= sequence.num_logits_rows(start + num_tokens).min(num_tokens);
+    sequence.num_scheduled_tokens = num_tokens;
+    num_tokens
 }

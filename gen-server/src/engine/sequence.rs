@@ -1,87 +1,206 @@
 //! One generation as the scheduler sees it: tokens, how many of them are computed, and the blocks
-//! that hold their KV. `num_computed_tokens` chasing `num_tokens` is prefill, chunked prefill, decode
-//! and recompute alike.
+//! that hold their KV. `num_computed_tokens` chasing the tokens is prefill, chunked prefill, prefix
+//! hit, decode, verification of drafts and recompute alike.
 
 use std::sync::Arc;
 
-use super::block_pool::BlockId;
-use crate::request::{EngineRequest, FinishReason, Sampling, SequenceId};
+use super::{block_hash::BlockHash, block_pool::BlockId, rank::Rank};
+use crate::request::{
+    Counts, EngineRequest, FinishReason, PrefixCache, Sampling, SequenceId, Stopping, Task,
+};
 
-/// A request being generated.
+/// A request being generated or scored.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) id: SequenceId,
+    pub(super) rank: Rank,
     /// Prompt and answer so far; never empty.
     tokens: Vec<u32>,
-    num_prompt_tokens: usize,
+    pub(super) num_prompt_tokens: usize,
     /// Tokens whose KV is in the blocks.
     pub(super) num_computed_tokens: usize,
     /// Prompt and answer together never get longer.
     max_total_tokens: usize,
     pub(super) block_table: Vec<BlockId>,
-    stop_token_ids: Arc<[u32]>,
-    pub(crate) sampling: Sampling,
+    pub(super) sampling: Arc<Sampling>,
+    pub(super) stopping: Arc<Stopping>,
+    pub(super) num_candidates: Option<u32>,
+    pub(super) prefix_cache: PrefixCache,
+    /// `Some`: nothing is generated, and the token at this place is the next to be scored.
+    next_scored: Option<usize>,
+    /// Names of the full blocks of `tokens`, under `hash_root`.
+    hashes: Vec<BlockHash>,
+    hash_root: Option<BlockHash>,
+    /// Blocks at the front of the table that the prefix cache has been told of, or that came from it.
+    pub(super) num_published_blocks: usize,
+    /// Tokens of the step that is being made, drafts included; 0 where it has no part in it.
+    pub(super) num_scheduled_tokens: usize,
+    /// Guesses of what comes next, to be verified in the step that is being made.
+    pub(super) drafts: Vec<u32>,
+    /// How many are worth guessing, from how the last guesses went.
+    max_drafts: usize,
+    pub(super) counts: Counts,
     /// Set at the first admission: from here on the sequence belongs to one weights version, also
     /// while it waits again after a preemption.
     pub(super) was_admitted: bool,
 }
 
 impl Sequence {
-    /// `max_context_tokens` bounds prompt and answer together; the prompt must be shorter.
+    /// `max_context_tokens` bounds prompt and answer together.
     pub(crate) fn new(id: SequenceId, request: EngineRequest, max_context_tokens: usize) -> Self {
         let num_prompt_tokens = request.prompt_ids.len();
         assert!(num_prompt_tokens > 0, "{id}: the prompt is empty");
-        assert!(request.max_tokens > 0, "{id}: nothing to generate");
-        assert!(
-            num_prompt_tokens < max_context_tokens,
-            "{id}: the prompt fills the context"
-        );
-        let max_total_tokens =
-            max_context_tokens.min(num_prompt_tokens + request.max_tokens as usize);
+        let (max_total_tokens, next_scored) = match request.task {
+            Task::Generate { max_tokens } => {
+                assert!(max_tokens > 0, "{id}: nothing to generate");
+                assert!(
+                    num_prompt_tokens < max_context_tokens,
+                    "{id}: the prompt fills the context"
+                );
+                let most = num_prompt_tokens + max_tokens as usize;
+                (max_context_tokens.min(most), None)
+            }
+            Task::Score { from } => {
+                let range = 1..num_prompt_tokens;
+                assert!(range.contains(&(from as usize)), "{id}: nothing to score");
+                assert!(
+                    num_prompt_tokens <= max_context_tokens,
+                    "{id}: the prompt exceeds the context"
+                );
+                (num_prompt_tokens, Some(from as usize))
+            }
+        };
         Self {
             id,
+            rank: Rank::new(id, request.priority),
             tokens: request.prompt_ids,
             num_prompt_tokens,
             num_computed_tokens: 0,
             max_total_tokens,
             block_table: Vec::new(),
-            stop_token_ids: request.stop_token_ids,
             sampling: request.sampling,
+            stopping: request.stopping,
+            num_candidates: request.num_candidates,
+            prefix_cache: request.prefix_cache,
+            next_scored,
+            hashes: Vec::new(),
+            hash_root: None,
+            num_published_blocks: 0,
+            num_scheduled_tokens: 0,
+            drafts: Vec::new(),
+            max_drafts: usize::MAX,
+            counts: Counts::default(),
             was_admitted: false,
         }
     }
 
-    pub(crate) fn num_tokens(&self) -> usize {
-        self.tokens.len()
+    /// Prompt and answer so far.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens that are to be computed in all. The last token of a scored prompt predicts nothing
+    /// that anybody asked for.
+    pub(crate) fn num_tokens_to_compute(&self) -> usize {
+        match self.next_scored {
+            None => self.tokens.len(),
+            Some(_) => self.tokens.len() - 1,
+        }
     }
 
     pub(crate) fn num_uncomputed_tokens(&self) -> usize {
-        self.tokens.len() - self.num_computed_tokens
+        self.num_tokens_to_compute() - self.num_computed_tokens
     }
 
-    fn has_answer_tokens(&self) -> bool {
-        self.tokens.len() > self.num_prompt_tokens
+    pub(super) fn is_score(&self) -> bool {
+        self.next_scored.is_some()
+    }
+
+    fn num_answer_tokens(&self) -> usize {
+        self.tokens.len() - self.num_prompt_tokens
     }
 
     /// The one token to compute was generated: this is not a piece of a prefill.
     pub(super) fn is_decoding(&self) -> bool {
-        self.has_answer_tokens() && self.num_uncomputed_tokens() == 1
+        self.num_answer_tokens() > 0 && self.num_uncomputed_tokens() == 1
     }
 
-    /// The next `num_tokens` tokens to compute.
-    pub(crate) fn next_tokens(&self, num_tokens: usize) -> &[u32] {
-        &self.tokens[self.num_computed_tokens..self.num_computed_tokens + num_tokens]
+    /// Place of the first token whose logits are wanted: it cannot come from the prefix cache.
+    pub(super) fn first_logits_place(&self) -> usize {
+        match self.next_scored {
+            None => self.tokens.len() - 1,
+            Some(scored) => scored - 1,
+        }
+    }
+
+    /// Rows of logits that computing up to `end` tokens yields.
+    pub(super) fn num_logits_rows(&self, end: usize) -> usize {
+        end.saturating_sub(self.first_logits_place())
+    }
+
+    /// The tokens of the step that is being made, drafts left out.
+    pub(super) fn scheduled_tokens(&self) -> &[u32] {
+        let num_known = self.num_scheduled_tokens - self.drafts.len();
+        &self.tokens[self.num_computed_tokens..self.num_computed_tokens + num_known]
+    }
+
+    /// Drafts that could still become tokens of the answer, beside the one that is drawn anyway.
+    pub(super) fn num_useful_drafts(&self) -> usize {
+        let num_left = self.max_total_tokens - self.tokens.len();
+        num_left.saturating_sub(1).min(self.max_drafts)
+    }
+
+    /// `num_right` of `num_drafts` were what the model itself said. Twice as many next time where all
+    /// were right; else one more than were right, so that text that copies nothing costs little.
+    pub(super) fn learn_from_drafts(&mut self, num_drafts: usize, num_right: usize) {
+        if num_drafts == 0 {
+            return;
+        }
+        self.counts.num_draft_tokens += num_drafts as u32;
+        self.counts.num_accepted_draft_tokens += num_right as u32;
+        self.max_drafts = if num_right == num_drafts {
+            num_drafts * 2
+        } else {
+            num_right + 1
+        };
     }
 
     /// Appends a generated token; `Some` if it is the last one.
     pub(super) fn push(&mut self, token: u32) -> Option<FinishReason> {
         self.tokens.push(token);
-        if self.stop_token_ids.contains(&token) {
+        if self.stopping.token_ids.contains(&token) {
             Some(FinishReason::Stop)
         } else if self.tokens.len() >= self.max_total_tokens {
             Some(FinishReason::Length)
         } else {
             None
         }
+    }
+
+    /// One more token was scored; `Some` if it was the last.
+    pub(super) fn pass_scored(&mut self) -> Option<FinishReason> {
+        let scored = self.next_scored.as_mut().expect("only a score is scored");
+        *scored += 1;
+        (*scored == self.tokens.len()).then_some(FinishReason::Scored)
+    }
+
+    /// Names of the full blocks of its tokens; a change of weights changes them all.
+    pub(super) fn hashes(&mut self, root: BlockHash, block_size: usize) -> &[BlockHash] {
+        if self.hash_root != Some(root) {
+            self.hashes.clear();
+            self.hash_root = Some(root);
+        }
+        for tokens in self.tokens.chunks_exact(block_size).skip(self.hashes.len()) {
+            let parent = self.hashes.last().copied().unwrap_or(root);
+            self.hashes.push(parent.child(tokens));
+        }
+        &self.hashes
+    }
+
+    /// The blocks are gone: everything is to be computed again.
+    pub(super) fn forget_computed(&mut self) {
+        assert!(self.block_table.is_empty(), "{} still has blocks", self.id);
+        self.num_computed_tokens = 0;
+        self.num_published_blocks = 0;
     }
 }

@@ -1,7 +1,10 @@
-//! Whole histories of the engine from seeds: random limits, arrivals, lengths, cancels, failing steps
-//! and swaps, without threads, clocks or tensors. After every step blocks add up; at the end every
-//! request has had exactly one terminal event, and each answer is what the request alone would get
-//! under the one version that it names.
+//! Whole histories of the engine from seeds: random limits, arrivals, lengths, shared heads,
+//! priorities, scores, cancels, deadlines, failing steps and swaps, without threads, clocks or tensors.
+//! After every step blocks add up and limits hold; at the end every request has had exactly one
+//! terminal event, and each answer is what the request alone would get under the one version that it
+//! names.
+
+mod oracle;
 
 use std::sync::{
     Arc,
@@ -10,8 +13,14 @@ use std::sync::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::oracle::{Tally, check_answer};
 use super::{fake::FakeRunner, *};
-use crate::request::{Event, Sampling};
+use crate::request::{Event, PrefixCache, Sampling, Stopping, Task};
+
+/// Steps that all worlds make together, at least.
+const MIN_NUM_STEPS: u64 = 1_000_000;
+const NUM_WORLDS: u64 = 256;
+const TURNS_PER_WORLD: u64 = 4_000;
 
 /// Random numbers of one history.
 struct Dice {
@@ -27,9 +36,9 @@ impl Dice {
 }
 
 struct Asked {
-    prompt: Vec<u32>,
-    max_tokens: usize,
-    stop_token: Option<u32>,
+    request: EngineRequest,
+    /// The turn at which the caller's patience ends.
+    deadline: Option<u64>,
     /// `None` once cancelled.
     events: Option<mpsc::Receiver<Event>>,
 }
@@ -37,11 +46,15 @@ struct Asked {
 struct World {
     dice: Dice,
     engine: Engine,
+    limits: Limits,
     commands: SyncSender<Command>,
     max_context_tokens: usize,
+    turn: u64,
+    /// Not yet ended, as far as the world has looked.
     asked: Vec<Asked>,
     swaps: Vec<oneshot::Receiver<Arc<WeightsVersion>>>,
     num_failing_steps: usize,
+    tally: Tally,
 }
 
 impl World {
@@ -55,6 +68,9 @@ impl World {
             num_blocks,
             max_num_seqs,
             max_num_batched_tokens: max_num_seqs + dice.roll(24) as usize,
+            max_draft_tokens: dice.roll(2) as usize * dice.roll(6) as usize,
+            prefix_cache: [PrefixCache::Use, PrefixCache::Use, PrefixCache::Bypass]
+                [dice.roll(3) as usize],
         };
         let max_context_tokens = (num_blocks as usize * block_size).min(48);
         let mut runner = FakeRunner::new(num_blocks, block_size, 1);
@@ -76,42 +92,95 @@ impl World {
             live_weights: watch::channel(Arc::new(first)).0,
             gauges: Arc::new(Gauges::default()),
         });
-        let (asked, swaps) = (Vec::new(), Vec::new());
         Self {
             dice,
             engine,
+            limits,
             commands,
             max_context_tokens,
-            asked,
-            swaps,
+            turn: 0,
+            asked: Vec::new(),
+            swaps: Vec::new(),
             num_failing_steps,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Often one of three heads, then tokens of its own.
+    fn prompt(&mut self) -> Vec<u32> {
+        let most = self.max_context_tokens as u64 - 1;
+        let num_tokens = 1 + self.dice.roll(most) as usize;
+        let head = self.dice.roll(5) as u32;
+        let num_head_tokens = if head < 3 {
+            self.dice.roll(30) as usize
+        } else {
+            0
+        };
+        (0..num_tokens)
+            .map(|place| {
+                if place < num_head_tokens {
+                    head + place as u32 % 7
+                } else {
+                    self.dice.roll(97) as u32
+                }
+            })
+            .collect()
+    }
+
+    fn request(&mut self) -> EngineRequest {
+        let prompt_ids = self.prompt();
+        let num_prompt_tokens = prompt_ids.len() as u64;
+        let task = if num_prompt_tokens > 1 && self.dice.roll(5) == 0 {
+            Task::Score {
+                from: 1 + self.dice.roll(num_prompt_tokens - 1) as u32,
+            }
+        } else {
+            let room = self.max_context_tokens as u64 - num_prompt_tokens;
+            Task::Generate {
+                max_tokens: 1 + self.dice.roll(room) as u32,
+            }
+        };
+        let stop_token = (self.dice.roll(3) == 0).then(|| self.dice.roll(97) as u32);
+        EngineRequest {
+            prompt_ids,
+            task,
+            sampling: Arc::new(Sampling {
+                // The fake draws as it likes, but checks the history that penalties would see.
+                presence_penalty: self.dice.roll(2) as f32,
+                ..Sampling::GREEDY
+            }),
+            stopping: Arc::new(Stopping {
+                token_ids: stop_token.into_iter().collect(),
+                min_tokens: 0,
+            }),
+            num_candidates: (self.dice.roll(4) == 0).then(|| self.dice.roll(3) as u32),
+            priority: if self.dice.roll(4) == 0 {
+                self.dice.roll(7) as i32 - 3
+            } else {
+                0
+            },
+            prefix_cache: if self.dice.roll(8) == 0 {
+                PrefixCache::Bypass
+            } else {
+                PrefixCache::Use
+            },
+            tokens_per_event: 1 + self.dice.roll(5) as u32,
         }
     }
 
     fn ask(&mut self) {
-        let most = self.max_context_tokens as u64 - 1;
-        let num_prompt_tokens = 1 + self.dice.roll(most) as usize;
-        let prompt: Vec<u32> = (0..num_prompt_tokens)
-            .map(|_| self.dice.roll(97) as u32)
-            .collect();
-        let room = self.max_context_tokens - num_prompt_tokens;
-        let max_tokens = 1 + self.dice.roll(room as u64) as usize;
-        let stop_token = (self.dice.roll(3) == 0).then(|| self.dice.roll(97) as u32);
-        let request = EngineRequest {
-            prompt_ids: prompt.clone(),
-            max_tokens: max_tokens as u32,
-            sampling: Sampling::GREEDY,
-            stop_token_ids: stop_token.into_iter().collect(),
-            tokens_per_event: 1 + self.dice.roll(5) as u32,
-        };
+        let request = self.request();
         let (output, events) = Output::channel(&request);
         self.commands
-            .try_send(Command::Submit(Submission { request, output }))
+            .try_send(Command::Submit(Submission {
+                request: request.clone(),
+                output,
+            }))
             .unwrap();
+        let deadline = (self.dice.roll(6) == 0).then(|| self.turn + self.dice.roll(60));
         self.asked.push(Asked {
-            prompt,
-            max_tokens,
-            stop_token,
+            request,
+            deadline,
             events: Some(events),
         });
     }
@@ -132,127 +201,137 @@ impl World {
 
     /// One turn: something may arrive or leave, then the engine makes a step.
     fn turn(&mut self) {
+        self.turn += 1;
         match self.dice.roll(8) {
-            0..3 => self.ask(),
+            0..2 => self.ask(),
+            2 if self.dice.roll(30) == 0 => (0..20).for_each(|_| self.ask()),
             3 if !self.asked.is_empty() => {
                 let index = self.dice.roll(self.asked.len() as u64) as usize;
                 self.asked[index].events = None;
             }
-            4 if self.engine.pending_swap.is_none() && self.dice.roll(20) == 0 => self.swap(),
+            4 if self.is_swap_committed() && self.dice.roll(20) == 0 => self.swap(),
             _ => {}
         }
+        for asked in &mut self.asked {
+            if asked.deadline.is_some_and(|deadline| deadline <= self.turn) {
+                self.tally.num_deadlines += u64::from(asked.events.is_some());
+                asked.events = None;
+            }
+        }
         self.step();
+        if self.turn.is_multiple_of(64) {
+            self.look_at_answers();
+        }
+    }
+
+    /// Whether the last swap that was asked for, if any, is live: they come one at a time.
+    fn is_swap_committed(&self) -> bool {
+        self.engine.live_weights.borrow().number == self.swaps.len() as u64 + 1
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.engine.commands.try_recv() {
+            self.engine.take(command);
+        }
     }
 
     fn step(&mut self) {
         if self.engine.has_work() || self.dice.roll(2) == 0 {
-            while let Ok(command) = self.engine.commands.try_recv() {
-                self.engine.take(command);
-            }
+            self.take_commands();
             self.engine.step();
+            let batch = &self.engine.batch;
+            assert!(batch.token_ids.len() <= self.limits.max_num_batched_tokens);
+            assert!(batch.sequences.len() <= self.limits.max_num_seqs);
+            assert!(batch.rows.len() <= self.limits.max_logits_rows());
         }
         self.engine.scheduler.assert_blocks_conserved();
+    }
+
+    /// Takes those that have ended off the list, and checks what they got.
+    fn look_at_answers(&mut self) {
+        let num_may_fail = self.num_failing_steps;
+        let tally = &mut self.tally;
+        self.asked.retain_mut(|asked| {
+            let Some(events) = &mut asked.events else {
+                tally.num_cancelled += 1;
+                return false;
+            };
+            if !events.is_closed() {
+                return true;
+            }
+            let is_answered = check_answer(&asked.request, events);
+            tally.num_answered += u64::from(is_answered);
+            tally.num_failed += u64::from(!is_answered);
+            assert!(is_answered || num_may_fail > 0);
+            false
+        });
     }
 
     /// Everything ends within a bounded number of steps, and as it should.
     fn finish(mut self) -> Tally {
         let mut num_steps = 0;
-        self.step();
+        self.take_commands();
         while self.engine.has_work() {
             self.step();
             num_steps += 1;
             assert!(num_steps < 200_000, "the engine makes no progress");
         }
         assert_eq!(self.engine.scheduler.pool().num_used(), 0);
-        let mut tally = Tally {
-            num_preemptions: self.engine.scheduler.num_preemptions_total(),
-            num_swaps: self.swaps.len(),
-            ..Tally::default()
-        };
-        for mut asked in self.asked {
-            let Some(events) = asked.events.take() else {
-                tally.num_cancelled += 1;
-                continue;
-            };
-            let is_answered = check_answer(&asked, events);
-            tally.num_answered += usize::from(is_answered);
-            tally.num_failed += usize::from(!is_answered);
-        }
-        assert!(tally.num_failed == 0 || self.num_failing_steps > 0);
+        self.look_at_answers();
+        assert!(self.asked.is_empty(), "every request ends");
+        let num_swaps = self.swaps.len() as u64;
         for mut swap in self.swaps {
             swap.try_recv()
                 .expect("a swap that was asked for is committed");
         }
-        tally
-    }
-}
-
-/// What happened in a history: a simulation in which nothing happens proves nothing.
-#[derive(Debug, Default)]
-#[expect(clippy::struct_field_names, reason = "counts are named num_")]
-struct Tally {
-    num_answered: usize,
-    num_failed: usize,
-    num_cancelled: usize,
-    num_swaps: usize,
-    num_preemptions: u64,
-}
-
-/// False if the request was failed by a failing step.
-fn check_answer(asked: &Asked, mut events: mpsc::Receiver<Event>) -> bool {
-    let mut answer = Vec::new();
-    let mut end = None;
-    while let Ok(event) = events.try_recv() {
-        assert!(end.is_none(), "nothing comes after the end");
-        match event {
-            Event::Tokens { tokens, .. } => answer.extend(tokens),
-            Event::Finished(finished) => {
-                answer.extend(&finished.tokens);
-                end = Some(Some(finished));
-            }
-            Event::Failed(_) => end = Some(None),
+        let totals = self.engine.gauges.totals();
+        Tally {
+            num_steps: self.engine.num_steps,
+            num_swaps,
+            num_preemptions: self.engine.scheduler.num_preemptions_total(),
+            num_cached_tokens: totals.num_cached_tokens,
+            num_accepted_draft_tokens: totals.num_accepted_draft_tokens,
+            ..self.tally
         }
     }
-    let Some(finished) = end.expect("every request ends") else {
-        return false;
-    };
-    let mut expected = fake::solo_answer(&asked.prompt, asked.max_tokens, finished.weights.number);
-    if let Some(at) = expected
-        .iter()
-        .position(|token| Some(*token) == asked.stop_token)
-    {
-        expected.truncate(at + 1);
-    }
-    assert_eq!(
-        answer, expected,
-        "under version {}",
-        finished.weights.number
-    );
-    true
 }
 
-/// 60 worlds of 1,000 turns each, in which everything happens many times.
+fn live_through(seed: u64) -> Tally {
+    let result = std::panic::catch_unwind(|| {
+        let mut world = World::new(seed);
+        for _ in 0..TURNS_PER_WORLD {
+            world.turn();
+        }
+        world.finish()
+    });
+    result.unwrap_or_else(|_| panic!("seed {seed}: see the panic above"))
+}
+
+/// A million steps of worlds in which everything happens many times.
 #[test]
 fn every_history_keeps_the_promises() {
+    let num_threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let tallies = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..num_threads)
+            .map(|worker| {
+                let seeds = (worker..NUM_WORLDS).step_by(num_threads as usize);
+                scope.spawn(move || seeds.map(live_through).collect::<Vec<_>>())
+            })
+            .collect();
+        let results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        results.flat_map(Result::unwrap).collect::<Vec<_>>()
+    });
     let mut all = Tally::default();
-    for seed in 0..60 {
-        let result = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            for _ in 0..1_000 {
-                world.turn();
-            }
-            world.finish()
-        });
-        let tally = result.unwrap_or_else(|_| panic!("seed {seed}: see the panic above"));
-        all.num_answered += tally.num_answered;
-        all.num_failed += tally.num_failed;
-        all.num_cancelled += tally.num_cancelled;
-        all.num_swaps += tally.num_swaps;
-        all.num_preemptions += tally.num_preemptions;
+    for tally in tallies {
+        all.add(tally);
     }
-    assert!(all.num_answered > 10_000, "{all:?}");
-    assert!(all.num_failed > 20, "{all:?}");
-    assert!(all.num_cancelled > 1_000, "{all:?}");
-    assert!(all.num_swaps > 100, "{all:?}");
-    assert!(all.num_preemptions > 1_000, "{all:?}");
+    assert!(all.num_steps >= MIN_NUM_STEPS, "{all:?}");
+    assert!(all.num_answered > 100_000, "{all:?}");
+    assert!(all.num_failed > 100, "{all:?}");
+    assert!(all.num_cancelled > 10_000, "{all:?}");
+    assert!(all.num_deadlines > 1_000, "{all:?}");
+    assert!(all.num_swaps > 1_000, "{all:?}");
+    assert!(all.num_preemptions > 10_000, "{all:?}");
+    assert!(all.num_cached_tokens > 100_000, "{all:?}");
+    assert!(all.num_accepted_draft_tokens > 10_000, "{all:?}");
 }

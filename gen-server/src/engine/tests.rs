@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    fake::{FakeRunner, solo_answer},
+    fake::{FakeRunner, solo_answer, solo_scores},
     handle::{EngineHandle, EngineSetup, SubmitError, start},
     *,
 };
-use crate::request::{Event, Finished, Sampling};
+use crate::request::{Event, Finished, PrefixCache, Sampling, Stopping, Task};
 
 fn limits() -> Limits {
     Limits {
@@ -15,6 +15,8 @@ fn limits() -> Limits {
         num_blocks: 64,
         max_num_seqs: 8,
         max_num_batched_tokens: 32,
+        max_draft_tokens: 0,
+        prefix_cache: PrefixCache::Use,
     }
 }
 
@@ -40,9 +42,12 @@ fn fake() -> FakeRunner {
 fn request(prompt_ids: &[u32], max_tokens: u32) -> EngineRequest {
     EngineRequest {
         prompt_ids: prompt_ids.to_vec(),
-        max_tokens,
-        sampling: Sampling::GREEDY,
-        stop_token_ids: Arc::new([]),
+        task: Task::Generate { max_tokens },
+        sampling: Arc::new(Sampling::GREEDY),
+        stopping: Arc::new(Stopping::default()),
+        num_candidates: None,
+        priority: 0,
+        prefix_cache: PrefixCache::Use,
         tokens_per_event: u32::MAX,
     }
 }
@@ -138,4 +143,37 @@ fn a_swap_changes_answers_and_version() {
         (end.weights.number, &*end.weights.checkpoint),
         (2, "star/epoch_1")
     );
+}
+
+/// A second request with the same first tokens finds them computed, gets the same answer, and says so.
+#[test]
+fn a_known_prefix_is_not_computed_again() {
+    let engine = start_with(fake());
+    let prompt: Vec<u32> = (0..30).collect();
+    let first = finished(only_event(engine.submit(request(&prompt, 6)).unwrap()));
+    let second = finished(only_event(engine.submit(request(&prompt, 6)).unwrap()));
+    assert_eq!(first.tokens, second.tokens);
+    assert_eq!(
+        (
+            first.counts.num_cached_tokens,
+            second.counts.num_cached_tokens
+        ),
+        (0, 28)
+    );
+}
+
+/// A score tells how likely each of its tokens was, whatever else runs.
+#[test]
+fn scores_come_with_the_end() {
+    let engine = start_with(fake());
+    let prompt: Vec<u32> = (0..50).map(|place| place * 3 % 97).collect();
+    let mut asked = request(&prompt, 1);
+    asked.task = Task::Score { from: 7 };
+    asked.num_candidates = Some(2);
+    let other = engine.submit(request(&prompt, 20)).unwrap();
+    let end = finished(only_event(engine.submit(asked).unwrap()));
+    assert_eq!(end.logprobs, solo_scores(&prompt, 7, 2, 1));
+    assert_eq!(end.reason, crate::request::FinishReason::Scored);
+    assert!(end.tokens.is_empty());
+    drop(other);
 }

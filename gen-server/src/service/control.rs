@@ -1,14 +1,16 @@
 //! `Control`: what runs, how loaded it is, and which weights it serves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proto::genserver::v1::{self as pb, control_server};
 use tonic::{Request, Response, Status};
 
-use super::Shared;
+use super::{Shared, batch, rates::Rates};
 use crate::{
     convert,
-    swap::{ReloadError, ReloadRequest, Swapper},
+    engine::{rank::ARRIVALS_PER_PRIORITY, scheduler::WaitReason},
+    server::Health,
+    swap::{ReloadError, Swapper},
 };
 
 /// Serves `genserver.v1.Control`.
@@ -16,11 +18,53 @@ use crate::{
 pub(crate) struct ControlService {
     shared: Arc<Shared>,
     swapper: Swapper,
+    health: Health,
+    rates: Rates,
 }
 
 impl ControlService {
-    pub(crate) fn new(shared: Arc<Shared>, swapper: Swapper) -> Self {
-        Self { shared, swapper }
+    pub(crate) fn new(shared: Arc<Shared>, swapper: Swapper, health: Health, rates: Rates) -> Self {
+        Self {
+            shared,
+            swapper,
+            health,
+            rates,
+        }
+    }
+
+    fn limits(&self) -> pb::Limits {
+        let engine = self.shared.engine.limits();
+        let limits = &self.shared.limits;
+        pb::Limits {
+            max_context_tokens: limits.max_context_tokens,
+            default_max_new_tokens: limits.default_max_tokens,
+            max_queued_requests: self.shared.admission.max_queued_requests(),
+            max_num_seqs: engine.max_num_seqs as u32,
+            max_num_batched_tokens: engine.max_num_batched_tokens as u32,
+            max_stop_strings: convert::MAX_STOP_STRINGS as u32,
+            max_stop_string_bytes: convert::MAX_STOP_STRING_BYTES as u32,
+            max_message_bytes: convert::MAX_MESSAGE_BYTES as u32,
+            max_num_sequences: limits.max_num_sequences,
+            max_num_candidates: limits.max_num_candidates,
+            max_stop_token_ids: convert::MAX_STOP_TOKEN_IDS as u32,
+            max_logit_biases: convert::MAX_LOGIT_BIASES as u32,
+            max_request_ids: convert::MAX_REQUEST_IDS as u32,
+            max_batch_items_under_way: batch::window(&self.shared) as u32,
+            arrivals_per_priority: ARRIVALS_PER_PRIORITY as u32,
+            min_priority: convert::MIN_PRIORITY,
+            max_priority: convert::MAX_PRIORITY,
+        }
+    }
+}
+
+fn wait_reason(reason: Option<WaitReason>) -> pb::WaitReason {
+    match reason {
+        None => pb::WaitReason::Unspecified,
+        Some(WaitReason::Sequences) => pb::WaitReason::Sequences,
+        Some(WaitReason::Blocks) => pb::WaitReason::Blocks,
+        Some(WaitReason::Tokens) => pb::WaitReason::Tokens,
+        Some(WaitReason::Swap) => pb::WaitReason::Swap,
+        Some(WaitReason::Prefix) => pb::WaitReason::Prefix,
     }
 }
 
@@ -30,20 +74,10 @@ impl control_server::Control for ControlService {
         &self,
         _request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::GetServerInfoResponse>, Status> {
-        let limits = self.shared.engine.limits();
         Ok(Response::new(pb::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance_id: self.shared.instance_id.clone(),
-            limits: Some(pb::Limits {
-                max_context_tokens: self.shared.limits.max_context_tokens,
-                default_max_tokens: self.shared.limits.default_max_tokens,
-                max_queued_requests: self.shared.admission.max_queued_requests(),
-                max_num_seqs: limits.max_num_seqs as u32,
-                max_num_batched_tokens: limits.max_num_batched_tokens as u32,
-                max_stop_strings: convert::MAX_STOP_STRINGS as u32,
-                max_stop_string_bytes: convert::MAX_STOP_STRING_BYTES as u32,
-                max_message_bytes: convert::MAX_MESSAGE_BYTES as u32,
-            }),
+            limits: Some(self.limits()),
         }))
     }
 
@@ -73,17 +107,57 @@ impl control_server::Control for ControlService {
     ) -> Result<Response<pb::GetLoadResponse>, Status> {
         let gauges = self.shared.engine.gauges();
         let limits = self.shared.engine.limits();
-        let load = gauges.load();
+        let (load, totals, speed) = (gauges.load(), gauges.totals(), self.rates.speed());
         Ok(Response::new(pb::GetLoadResponse {
             num_running: load.num_running as u32,
             num_waiting: load.num_waiting as u32,
             num_blocks_used: load.num_blocks_used as u32,
             num_blocks_total: limits.num_blocks,
             block_size_tokens: limits.block_size as u32,
-            num_generated_tokens_total: gauges.num_generated_tokens_total(),
-            num_prompt_tokens_total: gauges.num_prompt_tokens_total(),
+            num_generated_tokens_total: totals.num_generated_tokens,
+            num_prompt_tokens_total: totals.num_prompt_tokens,
             num_preemptions_total: load.num_preemptions_total,
-            num_finished_total: gauges.num_finished_total(),
+            num_finished_total: totals.num_finished,
+            num_blocks_cached: load.num_blocks_cached as u32,
+            num_cached_tokens_total: totals.num_cached_tokens,
+            num_draft_tokens_total: totals.num_draft_tokens,
+            num_accepted_draft_tokens_total: totals.num_accepted_draft_tokens,
+            num_steps_total: load.num_steps_total,
+            wait_reason: wait_reason(load.wait_reason) as i32,
+            generated_tokens_per_second: speed.generated,
+            prompt_tokens_per_second: speed.prompt,
+            step_us_total: totals.step_us,
+            overhead_us_total: totals.overhead_us,
+        }))
+    }
+
+    async fn abort(
+        &self,
+        request: Request<pb::AbortRequest>,
+    ) -> Result<Response<pb::AbortResponse>, Status> {
+        let ids = convert::parse_abort(request.into_inner());
+        let ids = ids.map_err(|error| convert::request_status(&error))?;
+        let num_aborted = self.shared.admission.abort(&ids);
+        tracing::info!(num_ids = ids.len(), num_aborted, "aborted requests");
+        Ok(Response::new(pb::AbortResponse { num_aborted }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<pb::DrainRequest>,
+    ) -> Result<Response<pb::DrainResponse>, Status> {
+        let admission = &self.shared.admission;
+        let wait = Duration::from_millis(u64::from(request.into_inner().wait_ms.unwrap_or(0)));
+        admission.start_draining();
+        self.health.not_serving().await;
+        tracing::info!(
+            num_unfinished = admission.num_unfinished(),
+            "asked to drain"
+        );
+        // Either way the number tells what is left.
+        drop(tokio::time::timeout(wait, admission.idle()).await);
+        Ok(Response::new(pb::DrainResponse {
+            num_unfinished: admission.num_unfinished() as u32,
         }))
     }
 
@@ -94,13 +168,9 @@ impl control_server::Control for ControlService {
         if self.shared.admission.is_draining() {
             return Err(convert::reload_status(&ReloadError::Draining));
         }
-        let request = request.into_inner();
-        let given = |text: String| (!text.is_empty()).then_some(text);
-        let reloaded = self.swapper.reload(ReloadRequest {
-            checkpoint: request.checkpoint,
-            expected_manifest_sha256: given(request.expected_manifest_sha256),
-            idempotency_key: given(request.idempotency_key),
-        });
+        let asked = convert::parse_reload(request.into_inner());
+        let asked = asked.map_err(|error| convert::request_status(&error))?;
+        let reloaded = self.swapper.reload(asked);
         let reloaded = reloaded
             .await
             .map_err(|error| convert::reload_status(&error))?;

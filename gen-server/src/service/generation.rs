@@ -1,4 +1,4 @@
-//! `Generation`: one answer, one answer in pieces, thousands of answers.
+//! `Generation`: one prompt, one prompt with its answers in pieces, thousands of prompts, and scores.
 
 use std::{
     pin::Pin,
@@ -8,12 +8,12 @@ use std::{
     },
 };
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _};
 use proto::genserver::v1::{self as pb, generation_server};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Delivery, Origin, Shared, batch, call_deadline};
-use crate::{admission::IdScope, convert, stream::Generation};
+use super::{Delivery, Origin, Shared, batch, call_deadline, start::Patience};
+use crate::{admission::IdScope, convert};
 
 /// Serves `genserver.v1.Generation`.
 #[derive(Debug)]
@@ -43,12 +43,16 @@ impl generation_server::Generation for GenerationService {
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<pb::GenerateResponse>, Status> {
         let origin = Origin::of(&request, Delivery::Whole);
-        let generation = self.shared.start(request.into_inner(), origin).await;
-        let generation = generation.map_err(|error| convert::request_status(&error))?;
+        let started = self
+            .shared
+            .start(request.into_inner(), origin, Patience::None);
+        let generation = started
+            .await
+            .map_err(|error| convert::request_status(&error))?;
         let request_id = generation.request_id.clone();
-        let whole = generation.whole().await;
-        let whole = whole.map_err(|error| convert::request_status(&error))?;
-        Ok(Response::new(convert::response(request_id, whole)))
+        let answers = generation.whole().await;
+        let answers = answers.map_err(|error| convert::request_status(&error))?;
+        Ok(Response::new(convert::response(request_id, answers)))
     }
 
     async fn generate_stream(
@@ -56,13 +60,21 @@ impl generation_server::Generation for GenerationService {
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStreamStream>, Status> {
         let origin = Origin::of(&request, Delivery::Streamed);
-        let generation = self.shared.start(request.into_inner(), origin).await;
-        let generation = generation.map_err(|error| convert::request_status(&error))?;
+        let started = self
+            .shared
+            .start(request.into_inner(), origin, Patience::None);
+        let generation = started
+            .await
+            .map_err(|error| convert::request_status(&error))?;
+        let request_id = generation.request_id.clone();
         // No task in between: when the client goes, the stream is dropped, and the request with it.
-        Ok(Response::new(Box::pin(stream::unfold(
-            Some(generation),
-            next_chunk,
-        ))))
+        let chunks = generation
+            .into_messages()
+            .map(move |message| match message {
+                Ok((index, piece)) => Ok(convert::chunk(request_id.clone(), index, piece)),
+                Err(error) => Err(convert::request_status(&error)),
+            });
+        Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn generate_batch(
@@ -77,18 +89,15 @@ impl generation_server::Generation for GenerationService {
         let answers = batch::answers(Arc::clone(&self.shared), request.into_inner(), origin);
         Ok(Response::new(Box::pin(answers)))
     }
-}
 
-/// The next message of a stream and what is left of it: nothing after an error.
-async fn next_chunk(
-    state: Option<Generation>,
-) -> Option<(Result<pb::GenerateChunk, Status>, Option<Generation>)> {
-    let mut generation = state?;
-    match generation.next_message().await {
-        Ok(message) => {
-            let chunk = convert::chunk(generation.request_id.clone(), message?);
-            Some((Ok(chunk), Some(generation)))
-        }
-        Err(error) => Some((Err(convert::request_status(&error)), None)),
+    async fn score(
+        &self,
+        request: Request<pb::ScoreRequest>,
+    ) -> Result<Response<pb::ScoreResponse>, Status> {
+        let origin = Origin::of(&request, Delivery::Whole);
+        let scored = self.shared.score(request.into_inner(), origin).await;
+        scored
+            .map(Response::new)
+            .map_err(|error| convert::request_status(&error))
     }
 }

@@ -1,9 +1,13 @@
 //! The server through real sockets on the loopback address, with the fake model: a helper that starts
 //! one, and the promises of single calls. Crowds and life cycles are in the files beside.
 
+mod admin;
+mod batches;
 mod calls;
 mod crowds;
+mod fields;
 mod lifecycle;
+mod scores;
 
 use std::{
     net::SocketAddr,
@@ -24,6 +28,7 @@ use crate::{
     config::AuthToken,
     engine::scheduler::Limits,
     error::ServerError,
+    request::PrefixCache,
     server::{ServeOptions, serve},
 };
 
@@ -55,6 +60,8 @@ impl Default for Setup {
                 num_blocks: 1024,
                 max_num_seqs: 64,
                 max_num_batched_tokens: 1024,
+                max_draft_tokens: 0,
+                prefix_cache: PrefixCache::Use,
             },
             max_queued_requests: 8192,
             auth_token: None,
@@ -181,7 +188,7 @@ pub(super) fn request(id: &str, prompt: &[u32], max_tokens: u32) -> pb::Generate
             ids: prompt.to_vec(),
         })),
         stopping: Some(pb::StoppingCriteria {
-            max_tokens: Some(max_tokens),
+            max_new_tokens: Some(max_tokens),
             ..Default::default()
         }),
         ..Default::default()
@@ -193,4 +200,49 @@ pub(super) fn prompt(index: u32) -> Vec<u32> {
     (0..=index % 20)
         .map(|at| (index.wrapping_mul(31) + at * 7) % 97)
         .collect()
+}
+
+/// The one answer of a response.
+pub(super) fn only(response: pb::GenerateResponse) -> pb::SequenceOutput {
+    let [output] = <[_; 1]>::try_from(response.outputs).unwrap();
+    assert_eq!(output.index, 0);
+    output
+}
+
+/// What there is of one answer when its stream has ended.
+pub(super) async fn collected(
+    mut stream: tonic::Streaming<pb::GenerateChunk>,
+) -> Result<pb::SequenceOutput, tonic::Status> {
+    let mut all = pb::SequenceOutput::default();
+    while let Some(chunk) = stream.message().await? {
+        let output = chunk.output.unwrap();
+        assert!(all.finish.is_none(), "nothing comes after the end");
+        all.text += &output.text;
+        all.token_ids.extend(output.token_ids);
+        all.logprobs.extend(output.logprobs);
+        all.finish = output.finish;
+    }
+    Ok(all)
+}
+
+/// Asks for the load until it is as the test wants it; lets `server` make a step in between where its
+/// steps are counted.
+pub(super) async fn wait_for_load(
+    server: &TestServer,
+    is_wanted: impl Fn(&pb::GetLoadResponse) -> bool,
+) -> pb::GetLoadResponse {
+    let mut control = server.control().await;
+    let start = std::time::Instant::now();
+    loop {
+        let load = control.get_load(pb::GetLoadRequest {}).await;
+        let load = load.unwrap().into_inner();
+        if is_wanted(&load) {
+            return load;
+        }
+        assert!(start.elapsed() < Duration::from_mins(1), "{load:?}");
+        if let Some(gate) = &server.gate {
+            // A full channel holds steps enough.
+            let _ = gate.try_send(());
+        }
+    }
 }

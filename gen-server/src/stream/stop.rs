@@ -21,12 +21,13 @@ impl StopStrings {
         }
     }
 
-    /// Appends to `out` the text that certainly precedes any stop string; true if one was found. The
-    /// one that is complete first counts, wherever the pieces begin.
-    pub(super) fn push(&mut self, text: &str, out: &mut String) -> bool {
+    /// Appends to `out` the text that certainly precedes any stop string; gives the one that was
+    /// found. The one that is complete first counts, wherever the pieces begin; of those that end at
+    /// the same place the longest.
+    pub(super) fn push(&mut self, text: &str, out: &mut String) -> Option<String> {
         if self.strings.is_empty() {
             out.push_str(text);
-            return false;
+            return None;
         }
         for character in text.chars() {
             self.held_back.push(character);
@@ -34,16 +35,28 @@ impl StopStrings {
                 .strings
                 .iter()
                 .filter(|stop| self.held_back.ends_with(*stop));
-            if let Some(num_bytes) = complete.map(String::len).max() {
-                out.push_str(&self.held_back[..self.held_back.len() - num_bytes]);
+            if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
+                out.push_str(&self.held_back[..self.held_back.len() - stop.len()]);
+                let stop = stop.clone();
                 self.held_back.clear();
-                return true;
+                return Some(stop);
             }
         }
+        self.give_out_certain(out);
+        None
+    }
+
+    /// As [`Self::push`], but a stop string that is complete in `text` does not count. One may begin
+    /// there.
+    pub(super) fn pass(&mut self, text: &str, out: &mut String) {
+        self.held_back.push_str(text);
+        self.give_out_certain(out);
+    }
+
+    fn give_out_certain(&mut self, out: &mut String) {
         let num_certain = self.held_back.len() - self.num_undecided_bytes();
         out.push_str(&self.held_back[..num_certain]);
         self.held_back.drain(..num_certain);
-        false
     }
 
     /// The text ends: what was held back is no stop string.

@@ -63,6 +63,8 @@ fn swapper(root: Option<PathBuf>) -> Swapper {
         num_blocks: 64,
         max_num_seqs: 4,
         max_num_batched_tokens: 16,
+        max_draft_tokens: 0,
+        prefix_cache: crate::request::PrefixCache::Use,
     };
     let backend = fake_backend(limits, None);
     let setup = handle::EngineSetup {

@@ -7,7 +7,7 @@
 
 use pulp::Arch;
 
-use super::weight::{RUN, WeightFormat};
+use super::weight::{RUN, WeightFormat, inverse};
 use crate::crew::{Crew, Shareable};
 use crate::step::{INT8_GROUP, RowGroup, bf16_pair};
 
@@ -183,10 +183,4 @@ fn quantize(values: &[f32], words: &mut [u32]) -> RowGroup {
         scale,
         correction: sum.wrapping_mul(-128),
     }
-}
-
-/// What values are multiplied by to become whole numbers of `scale`.
-#[inline(always)]
-pub(super) fn inverse(scale: f32) -> f32 {
-    if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }

@@ -2,7 +2,6 @@
 #![expect(non_snake_case, reason = "tensors end in their shape")]
 
 use super::PANEL;
-use super::activations::inverse;
 use crate::error::{Error, Result};
 use crate::step::{INT8_GROUP, Line, bf16_pair};
 use crate::tensor::shape_error;
@@ -284,4 +283,10 @@ fn quantized_word(four: &[f32], scale: f32) -> u32 {
         (value.round_ties_even() + 128.0) as u8
     };
     u32::from_le_bytes(std::array::from_fn(byte))
+}
+
+/// What values are multiplied by to become whole numbers of `scale`.
+#[inline(always)]
+pub(super) fn inverse(scale: f32) -> f32 {
+    if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }

@@ -154,7 +154,7 @@ fn short_request() -> pb::GenerateRequest {
     pb::GenerateRequest {
         prompt: Some(Prompt::Text("Once upon a time".to_owned())),
         stopping: Some(pb::StoppingCriteria {
-            max_tokens: Some(4),
+            max_new_tokens: Some(4),
             ..Default::default()
         }),
         ..Default::default()
@@ -173,7 +173,7 @@ fn a_full_queue() {
     let told = server.block_on(async |url| {
         let endless = pb::GenerateRequest {
             stopping: Some(pb::StoppingCriteria {
-                max_tokens: Some(60_000),
+                max_new_tokens: Some(60_000),
                 ignore_eos: Some(true),
                 ..Default::default()
             }),

@@ -11,5 +11,7 @@ mod world;
 mod crash;
 mod errors;
 mod loops;
+mod loss;
+mod python;
 mod shared_data;
 mod tidy;

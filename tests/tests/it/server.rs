@@ -112,14 +112,14 @@ impl TestServer {
             .expect("every model has a weights version")
     }
 
-    pub(crate) fn generate(&self, request: pb::GenerateRequest) -> pb::GenerateResponse {
+    /// The one answer to a request.
+    pub(crate) fn generate(&self, request: pb::GenerateRequest) -> pb::SequenceOutput {
         self.block_on(async |url| {
             let mut client = generation_client(url).await;
-            client
-                .generate(request)
-                .await
-                .expect("an answer")
-                .into_inner()
+            let response = client.generate(request).await.expect("an answer");
+            let mut outputs = response.into_inner().outputs;
+            assert_eq!(outputs.len(), 1);
+            outputs.remove(0)
         })
     }
 

@@ -121,7 +121,7 @@ fn chats_have_their_golden_ids() {
                 ids: case.ids.clone(),
             }),
         );
-        let num_prompt_tokens = |answer: &pb::GenerateResponse| {
+        let num_prompt_tokens = |answer: &pb::SequenceOutput| {
             answer
                 .finish
                 .as_ref()
@@ -139,11 +139,11 @@ fn chats_have_their_golden_ids() {
     assert!(num_checked > 0, "the golden file has cases for this date");
 }
 
-fn answer(server: &TestServer, prompt: Prompt) -> pb::GenerateResponse {
+fn answer(server: &TestServer, prompt: Prompt) -> pb::SequenceOutput {
     server.generate(pb::GenerateRequest {
         prompt: Some(prompt),
         stopping: Some(pb::StoppingCriteria {
-            max_tokens: Some(6),
+            max_new_tokens: Some(6),
             ignore_eos: Some(true),
             ..Default::default()
         }),

@@ -48,6 +48,8 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
                 .into_owned();
             match name.as_str() {
                 "target" | "runs" | ".git" | "__pycache__" => {}
+                // Python environments of `bench/run`.
+                venv if venv.starts_with(".venv-") => {}
                 _ if path.is_dir() => open.push(path),
                 _ => files.push(path),
             }

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use proto::genserver::v1::control_server::{Control, ControlServer};
 use proto::genserver::v1::{
-    GetLoadRequest, GetLoadResponse, GetModelInfoRequest, GetModelInfoResponse,
-    GetServerInfoRequest, GetServerInfoResponse, ReloadCheckpointResponse, WeightsVersion,
+    AbortRequest, AbortResponse, DrainRequest, DrainResponse, GetLoadRequest, GetLoadResponse,
+    GetModelInfoRequest, GetModelInfoResponse, GetServerInfoRequest, GetServerInfoResponse,
+    ReloadCheckpointResponse, WeightsVersion,
 };
 use tonic::{Request, Response, Status};
 
@@ -64,6 +65,14 @@ impl Control for FakeServer {
         &self,
         _: Request<GetLoadRequest>,
     ) -> Result<Response<GetLoadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn abort(&self, _: Request<AbortRequest>) -> Result<Response<AbortResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

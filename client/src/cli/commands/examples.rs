@@ -53,6 +53,14 @@ Examples:
   star score runs/zero-shot/attempts.jsonl
   star score outputs.jsonl --text-key output --gold-key answer";
 
+pub(crate) const LOSS: &str = "\
+Examples:
+  star loss --dataset gsm8k/test.jsonl
+  star loss --dataset runs/first/star/train.jsonl --max-length 1024 --out runs/first/train-loss.json
+  star loss --dataset gsm8k/test.jsonl --prompt sft --prompt-format plain --limit 100 --json
+
+It is the trainer's validation loss where prompt, prompt format and longest example are the same.";
+
 pub(crate) const GENERATE: &str = "\
 Examples:
   star generate \"Q: What is 17 + 25?\\nA:\"
@@ -67,6 +75,24 @@ pub(crate) const RELOAD: &str = "\
 Examples:
   star reload star/epoch_2
   star reload base --server node17:50051";
+
+pub(crate) const BENCH: &str = "\
+Examples:
+  64 random prompts of 100 tokens at once, 64 tokens each:
+    star bench --num-prompts 64 --prompt-tokens 100 --max-tokens 64
+
+  Prompts from a file, 8 at a time, three runs, for a program to read:
+    star bench --prompts prompts.jsonl --concurrency 8 --repetitions 3 --json
+
+  Users who come 5 a second, whatever the server does:
+    star bench --num-prompts 500 --rate 5 --max-tokens 128
+
+  What a cached head of 500 tokens saves:
+    star bench --prompt-tokens 600 --shared-prefix-tokens 500 --concurrency 8
+
+Every answer is greedy and has exactly --max-tokens tokens. Exit code 1 where a request failed. Several
+tokens of one message share the time since the message before; an open loop counts a request's
+times from its arrival.";
 
 pub(crate) const REPORT: &str = "\
 Examples:

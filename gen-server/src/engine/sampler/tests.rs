@@ -10,15 +10,28 @@ fn sampling(temperature: f32, top_k: u32, top_p: f32, seed: u64) -> Sampling {
         top_p,
         top_k,
         seed,
+        ..Sampling::GREEDY
+    }
+}
+
+/// A draw at `position` of an answer to an empty history.
+fn draw_at<'a>(sampling: &'a Sampling, stopping: &'a Stopping, position: u64) -> Draw<'a> {
+    Draw {
+        sampling,
+        stopping,
+        position,
+        num_prompt_tokens: 0,
+        history: &[],
     }
 }
 
 /// How often each token comes in `num_draws` positions.
 fn counts(logits: &[f32], how: &Sampling, num_draws: u64) -> Vec<u64> {
     let mut counts = vec![0; logits.len()];
-    let mut scratch = Scratch::default();
+    let (mut scratch, stopping) = (Scratch::default(), Stopping::default());
     for position in 0..num_draws {
-        counts[sample(logits, how, position, &mut scratch).unwrap() as usize] += 1;
+        let draw = draw_at(how, &stopping, position);
+        counts[sample(logits, &draw, &mut scratch).unwrap() as usize] += 1;
     }
     counts
 }
@@ -90,7 +103,10 @@ fn wide_nucleus_is_found() {
 fn draws_depend_on_seed_and_position_alone() {
     let draws = |seed: u64, used: &mut Scratch| -> Vec<Option<u32>> {
         (0..64)
-            .map(|position| sample(&LOGITS, &sampling(1.5, 0, 1.0, seed), position, used))
+            .map(|position| {
+                let (how, stopping) = (sampling(1.5, 0, 1.0, seed), Stopping::default());
+                sample(&LOGITS, &draw_at(&how, &stopping, position), used)
+            })
             .collect()
     };
     let mut used = Scratch::default();
@@ -98,4 +114,115 @@ fn draws_depend_on_seed_and_position_alone() {
     assert_eq!(first, draws(5, &mut used));
     assert_eq!(first, draws(5, &mut Scratch::default()));
     assert_ne!(first, draws(6, &mut used));
+}
+
+/// The softmax of the logits is 0.087, 0.644, 0.237, 0.032: min_p 0.3 keeps what reaches 0.193.
+#[test]
+fn min_p_keeps_what_is_likely_enough() {
+    let how = Sampling {
+        min_p: 0.3,
+        ..sampling(1.0, 0, 1.0, 3)
+    };
+    let counts = counts(&LOGITS, &how, 500);
+    assert_eq!((counts[0], counts[3]), (0, 0));
+    assert!(counts[1] > 0 && counts[2] > 0);
+}
+
+/// What greedy says after `history`, of which `num_prompt_tokens` are the prompt.
+fn greedy_after(how: &Sampling, history: &[u32], num_prompt_tokens: usize) -> u32 {
+    let stopping = Stopping::default();
+    let draw = Draw {
+        num_prompt_tokens,
+        history,
+        ..draw_at(how, &stopping, history.len() as u64)
+    };
+    sample(&LOGITS, &draw, &mut Scratch::default()).unwrap()
+}
+
+/// Logits are 1, 3, 2, 0. The repetition penalty counts prompt and answer, once: 3 / 1.6 < 2. A
+/// frequency penalty counts each time, a presence penalty once, and both the answer alone.
+#[test]
+fn penalties_look_where_they_should() {
+    let repetition = Sampling {
+        repetition_penalty: 1.6,
+        ..Sampling::GREEDY
+    };
+    assert_eq!(greedy_after(&repetition, &[], 0), 1);
+    assert_eq!(greedy_after(&repetition, &[1], 1), 2);
+    assert_eq!(greedy_after(&repetition, &[1, 1, 2], 1), 1);
+    let frequency = Sampling {
+        frequency_penalty: 0.6,
+        ..Sampling::GREEDY
+    };
+    assert_eq!(greedy_after(&frequency, &[1, 1], 2), 1);
+    assert_eq!(greedy_after(&frequency, &[1], 0), 1);
+    assert_eq!(greedy_after(&frequency, &[1, 1], 0), 2);
+    let presence = Sampling {
+        presence_penalty: 1.2,
+        ..Sampling::GREEDY
+    };
+    assert_eq!(greedy_after(&presence, &[1, 1], 2), 1);
+    assert_eq!(greedy_after(&presence, &[1, 1], 1), 2);
+    assert_eq!(greedy_after(&presence, &[1, 2], 0), 1);
+}
+
+/// A negative logit is made smaller by a repetition penalty, not larger.
+#[test]
+fn a_repetition_penalty_never_favours() {
+    let how = Sampling {
+        repetition_penalty: 2.0,
+        ..Sampling::GREEDY
+    };
+    let stopping = Stopping::default();
+    let draw = Draw {
+        history: &[0],
+        ..draw_at(&how, &stopping, 1)
+    };
+    let token = sample(&[-1.0, -1.5], &draw, &mut Scratch::default());
+    assert_eq!(token, Some(1));
+}
+
+/// A bias is added to the logit, also for a greedy answer.
+#[test]
+fn biases_are_added() {
+    let how = Sampling {
+        logit_bias: vec![(3, 3.5), (1, -0.5)],
+        ..Sampling::GREEDY
+    };
+    assert_eq!(greedy_after(&how, &[], 0), 3);
+}
+
+/// No stop token before min_tokens; from there on it may come.
+#[test]
+fn stop_tokens_wait_for_min_tokens() {
+    let stopping = Stopping {
+        token_ids: vec![1],
+        min_tokens: 2,
+    };
+    let greedy = |position| {
+        let how = Sampling::GREEDY;
+        let draw = draw_at(&how, &stopping, position);
+        sample(&LOGITS, &draw, &mut Scratch::default())
+    };
+    assert_eq!(
+        (greedy(0), greedy(1), greedy(2)),
+        (Some(2), Some(2), Some(1))
+    );
+}
+
+/// Log probabilities are the log softmax of the model's own logits; ranks and candidates follow them.
+#[test]
+fn logprobs_are_the_log_softmax() {
+    let total: f64 = LOGITS.iter().map(|&logit| f64::from(logit).exp()).sum();
+    let told = logprobs::of(&LOGITS, 2, 3);
+    let expected = |token: usize| (f64::from(LOGITS[token]) - total.ln()) as f32;
+    assert!((told.logprob - expected(2)).abs() < 1e-6);
+    assert_eq!(told.rank, 2);
+    let tokens: Vec<u32> = told.candidates.iter().map(|each| each.0).collect();
+    assert_eq!(tokens, [1, 2, 0]);
+    for (token, logprob) in told.candidates {
+        assert!((logprob - expected(token as usize)).abs() < 1e-6);
+    }
+    assert_eq!(logprobs::of(&[1.0, 1.0], 1, 0).rank, 1);
+    assert_eq!(logprobs::of(&[1.0, 1.0], 1, 9).candidates.len(), 2);
 }

@@ -17,6 +17,7 @@ async fn unary_answers() {
         .unwrap()
         .into_inner();
     assert_eq!(answer.request_id, "a");
+    let answer = only(answer);
     assert_eq!(answer.token_ids, solo_answer(&[5, 6, 7], 9, 1));
     let finish = answer.finish.unwrap();
     assert_eq!(finish.reason(), pb::FinishReason::Length);
@@ -46,12 +47,14 @@ async fn streamed_pieces_are_the_unary_answer() {
     let (mut text, mut token_ids, mut ends) = (String::new(), Vec::new(), 0);
     while let Some(chunk) = stream.message().await.unwrap() {
         assert_eq!((chunk.request_id.as_str(), ends), ("s", 0));
-        text += &chunk.text;
-        token_ids.extend(chunk.token_ids);
-        ends += i32::from(chunk.finish.is_some());
+        let output = chunk.output.unwrap();
+        text += &output.text;
+        token_ids.extend(output.token_ids);
+        ends += i32::from(output.finish.is_some());
     }
-    assert_eq!((text, token_ids, ends), (whole.text, whole.token_ids, 1));
     assert!(!whole.request_id.is_empty(), "the server chose an id");
+    let whole = only(whole);
+    assert_eq!((text, token_ids, ends), (whole.text, whole.token_ids, 1));
     server.stop().await.unwrap();
 }
 
@@ -63,13 +66,16 @@ async fn stop_tokens_end_answers() {
     let expected = solo_answer(&[3], 30, 1);
     let mut asked = request("a", &[3], 30);
     asked.stopping.as_mut().unwrap().stop_token_ids = vec![expected[11]];
-    let answer = client.generate(asked).await.unwrap().into_inner();
+    let answer = only(client.generate(asked).await.unwrap().into_inner());
     let first = expected
         .iter()
         .position(|token| *token == expected[11])
         .unwrap();
     assert_eq!(answer.token_ids, expected[..=first]);
-    assert_eq!(answer.finish.unwrap().reason(), pb::FinishReason::Stop);
+    let finish = answer.finish.unwrap();
+    assert_eq!(finish.reason(), pb::FinishReason::Stop);
+    let stop = pb::finish::StopReason::StopTokenId(expected[11]);
+    assert_eq!(finish.stop_reason, Some(stop));
     server.stop().await.unwrap();
 }
 
@@ -93,7 +99,11 @@ async fn wrong_requests_are_refused_with_fields() {
         .collect();
     assert_eq!(
         fields,
-        ["token_ids.ids[1]", "sampling.top_p", "stopping.max_tokens"]
+        [
+            "token_ids.ids[1]",
+            "sampling.top_p",
+            "stopping.max_new_tokens"
+        ]
     );
     assert_eq!(
         client.generate_stream(wrong).await.unwrap_err().code(),
@@ -163,35 +173,72 @@ async fn time_limits_end_requests() {
         time_limit_ms: Some(300),
         ..request(id, &[1], 100)
     };
-    let queued = client.generate(limited("a")).await.unwrap().into_inner();
+    let queued = only(client.generate(limited("a")).await.unwrap().into_inner());
     assert_eq!(queued.finish.unwrap().reason(), pb::FinishReason::TimeLimit);
     assert!(queued.token_ids.is_empty());
     let stream = client.generate_stream(limited("b")).await.unwrap();
     server.steps(4);
-    let mut stream = stream.into_inner();
-    let (mut token_ids, mut reason) = (Vec::new(), None);
-    while let Some(chunk) = stream.message().await.unwrap() {
-        token_ids.extend(chunk.token_ids);
-        reason = chunk.finish.map(|finish| finish.reason());
-    }
-    assert_eq!(reason, Some(pb::FinishReason::TimeLimit));
-    assert!((1..=4).contains(&token_ids.len()), "{token_ids:?}");
+    let all = collected(stream.into_inner()).await.unwrap();
+    assert_eq!(all.finish.unwrap().reason(), pb::FinishReason::TimeLimit);
+    assert!(
+        (1..=4).contains(&all.token_ids.len()),
+        "{:?}",
+        all.token_ids
+    );
     server.stop().await.unwrap();
 }
 
-/// A call's own deadline also bounds an open stream, which tonic alone would let run on.
+/// A call's own deadline also bounds an open stream, which tonic alone would let run on, and a batch
+/// with all its items; whole answers and scores as well. Nothing of them is left behind.
 #[tokio::test]
-async fn call_deadlines_bound_streams() {
-    let server = Setup::gated().start().await;
-    let mut client = server.generation().await;
-    let mut call = tonic::Request::new(request("a", &[1], 100));
-    call.set_timeout(Duration::from_millis(300));
-    let mut stream = client.generate_stream(call).await.unwrap().into_inner();
-    assert_eq!(
-        stream.message().await.unwrap_err().code(),
-        Code::DeadlineExceeded
-    );
-    server.stop().await.unwrap();
+async fn call_deadlines_bound_calls_of_every_kind() {
+    fn soon<T>(message: T) -> tonic::Request<T> {
+        let mut call = tonic::Request::new(message);
+        call.set_timeout(Duration::from_millis(300));
+        call
+    }
+    // tonic itself answers CANCELLED where it is first.
+    let is_over = |code: Code| matches!(code, Code::DeadlineExceeded | Code::Cancelled);
+    // With no step at all they wait in the queue; with a few they run.
+    for num_steps in [0, 5] {
+        let server = Setup::gated().start().await;
+        let client = server.generation().await;
+        let (mut one, mut two) = (client.clone(), client.clone());
+        let (mut three, mut four) = (client.clone(), client);
+        server.steps(num_steps);
+        let stream = async {
+            let stream = one.generate_stream(soon(request("s", &[1], 100))).await;
+            collected(stream.unwrap().into_inner())
+                .await
+                .unwrap_err()
+                .code()
+        };
+        let unary = async { two.generate(soon(request("u", &[1; 50], 100))).await };
+        let batch = async {
+            let items = (0..5).map(|index| pb::BatchRequest {
+                request: Some(request(&index.to_string(), &[2], 100)),
+            });
+            let items = futures::stream::iter(items.collect::<Vec<_>>());
+            let answers = three.generate_batch(soon(items)).await;
+            let mut answers = answers.unwrap().into_inner();
+            loop {
+                if let Err(status) = answers.message().await {
+                    break status.code();
+                }
+            }
+        };
+        // Longer than a step takes, so that it is not over at once.
+        let score = async { four.score(soon(scores::of_ids(&[1; 200]))).await };
+        let (stream, unary, batch, score) = tokio::join!(stream, unary, batch, score);
+        assert_eq!(stream, Code::DeadlineExceeded);
+        assert_eq!(batch, Code::DeadlineExceeded);
+        assert!(is_over(unary.unwrap_err().code()));
+        assert!(num_steps > 0 || is_over(score.unwrap_err().code()));
+        let mut server = server;
+        server.open_gate();
+        server.wait_until_idle().await;
+        server.stop().await.unwrap();
+    }
 }
 
 /// With a token, calls without it or with another are refused; the health service stays open.

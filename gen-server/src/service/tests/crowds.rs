@@ -1,106 +1,91 @@
-//! Many requests at once: batches, thousands of streams on one connection, cancels.
+//! Many calls at once: thousands of streams, cancels, readers who do not read.
+
+use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
-use tonic::Code;
 
 use super::*;
 use crate::engine::fake::solo_answer;
 
-fn items(num_items: u32) -> impl futures::Stream<Item = pb::BatchRequest> + Send + 'static {
-    stream::iter((0..num_items).map(|index| pb::BatchRequest {
-        request: Some(request(&index.to_string(), &prompt(index), 1 + index % 13)),
-    }))
-}
+/// As many as GSM8K has training questions.
+const NUM_QUESTIONS: u32 = 7_473;
 
-async fn check_batch(num_items: u32) {
-    let server = Setup::default().start().await;
-    let mut client = server.generation().await;
-    let mut answers = client
-        .generate_batch(items(num_items))
-        .await
-        .unwrap()
-        .into_inner();
-    let mut is_answered = vec![false; num_items as usize];
-    while let Some(answer) = answers.message().await.unwrap() {
-        let index: u32 = answer.request_id.parse().unwrap();
-        assert!(!is_answered[index as usize], "{index} is answered twice");
-        is_answered[index as usize] = true;
-        let Some(pb::batch_response::Result::Response(response)) = answer.result else {
-            panic!("{:?}", answer.result)
-        };
-        let expected = solo_answer(&prompt(index), 1 + index as usize % 13, 1);
-        assert_eq!(response.token_ids, expected, "item {index}");
-    }
-    assert!(is_answered.iter().all(|answered| *answered));
+/// Opens [`NUM_QUESTIONS`] streams at once, in turn over `clients`; each must be answered rightly.
+async fn check_streams(server: &TestServer, clients: &[GenerationClient<Channel>]) {
+    let start = Instant::now();
+    let streams = (0..NUM_QUESTIONS).map(|index| {
+        let mut client = clients[index as usize % clients.len()].clone();
+        async move {
+            let asked = request(&index.to_string(), &prompt(index), 64);
+            let stream = client.generate_stream(asked).await.unwrap().into_inner();
+            let all = collected(stream).await.unwrap();
+            assert_eq!(all.token_ids, solo_answer(&prompt(index), 64, 1));
+        }
+    });
+    futures::future::join_all(streams).await;
+    eprintln!("{} connections: {:?}", clients.len(), start.elapsed());
     server.wait_until_idle().await;
-    server.stop().await.unwrap();
 }
 
-/// As many items as GSM8K has training questions, on one stream: each is answered once, rightly.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_answers_every_item_once() {
-    check_batch(7_473).await;
-}
-
-/// A wrong item, and one with the id of an item that is under way, fail alone.
-#[tokio::test]
-async fn a_batch_reports_errors_by_item() {
-    let mut server = Setup::gated().start().await;
-    let mut client = server.generation().await;
-    let item = |request| pb::BatchRequest {
-        request: Some(request),
-    };
-    let asked = vec![
-        item(request("a", &[1], 3)),
-        item(request("a", &[2], 3)),
-        item(request("b", &[500], 3)),
-        pb::BatchRequest { request: None },
-    ];
-    let mut answers = client
-        .generate_batch(stream::iter(asked))
-        .await
-        .unwrap()
-        .into_inner();
-    let mut codes = Vec::new();
-    for _ in 0..3 {
-        let answer = answers.message().await.unwrap().unwrap();
-        let Some(pb::batch_response::Result::Error(error)) = answer.result else {
-            panic!("nothing is computed yet")
-        };
-        codes.push((answer.request_id, Code::from(error.code)));
-    }
-    codes.sort_by(|one, two| one.0.cmp(&two.0));
-    assert_eq!(codes[0], (String::new(), Code::InvalidArgument));
-    assert_eq!(codes[1], ("a".to_owned(), Code::AlreadyExists));
-    assert_eq!(codes[2], ("b".to_owned(), Code::InvalidArgument));
-    server.open_gate();
-    let last = answers.message().await.unwrap().unwrap();
-    assert!(matches!(
-        last.result,
-        Some(pb::batch_response::Result::Response(_))
-    ));
-    assert!(answers.message().await.unwrap().is_none());
-    server.stop().await.unwrap();
-}
-
-/// 2,000 streams at once on one connection: none is lost, and the connection holds.
+/// A stream for each training question of GSM8K, all at once on one connection: none is lost, and
+/// the connection holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_streams_share_a_connection() {
     let server = Setup::default().start().await;
     let client = server.generation().await;
-    let streams = (0..2_000_u32).map(|index| {
-        let mut client = client.clone();
-        async move {
-            let asked = request(&index.to_string(), &prompt(index), 64);
-            let mut stream = client.generate_stream(asked).await.unwrap().into_inner();
-            let mut token_ids = Vec::new();
-            while let Some(chunk) = stream.message().await.unwrap() {
-                token_ids.extend(chunk.token_ids);
-            }
-            assert_eq!(token_ids, solo_answer(&prompt(index), 64, 1));
+    check_streams(&server, &[client]).await;
+    server.stop().await.unwrap();
+}
+
+/// The same over eight connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_streams_share_eight_connections() {
+    let server = Setup::default().start().await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(server.generation().await);
+    }
+    check_streams(&server, &clients).await;
+    server.stop().await.unwrap();
+}
+
+/// Readers who do not read, of streams and of a batch, stall nobody, on their own connection or on
+/// another, and find their answers whole when they come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_readers_stall_nobody() {
+    let server = Setup::default().start().await;
+    // A window of a few messages: the server soon has nowhere to put more.
+    let narrow = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let narrow = narrow.initial_stream_window_size(256).connect().await;
+    let mut slow = GenerationClient::new(narrow.unwrap());
+    let mut streams = Vec::new();
+    for index in 0..100_u32 {
+        let asked = request(&format!("slow-{index}"), &prompt(index), 200);
+        streams.push(slow.generate_stream(asked).await.unwrap().into_inner());
+    }
+    let mut batch = slow
+        .generate_batch(batches::items(1_000))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut same_connection = slow.clone();
+    let mut other_connection = server.generation().await;
+    for index in 0..200_u32 {
+        for client in [&mut same_connection, &mut other_connection] {
+            let asked = request("", &prompt(index), 20);
+            let answer = only(client.generate(asked).await.unwrap().into_inner());
+            assert_eq!(answer.token_ids, solo_answer(&prompt(index), 20, 1));
         }
-    });
-    futures::future::join_all(streams).await;
+    }
+    for (index, stream) in (0..).zip(streams) {
+        let all = collected(stream).await.unwrap();
+        assert_eq!(all.token_ids, solo_answer(&prompt(index), 200, 1));
+    }
+    let mut num_answers = 0;
+    while let Some(message) = batch.message().await.unwrap() {
+        num_answers += u32::from(message.result.is_some());
+    }
+    assert_eq!(num_answers, 1_000);
     server.wait_until_idle().await;
     server.stop().await.unwrap();
 }
@@ -148,13 +133,13 @@ async fn cancelled_requests_free_their_blocks() {
 async fn a_storm_of_cancels_leaves_others_alone() {
     let mut server = Setup::gated().start().await;
     let client = server.generation().await;
-    let mut canary = client
+    let canary = client
         .clone()
         .generate_stream(request("canary", &[1], 50))
         .await
         .unwrap()
         .into_inner();
-    let storm: Vec<_> = (0..3_000_u32)
+    let storm: Vec<_> = (0..5_000_u32)
         .map(|index| {
             let mut client = client.clone();
             tokio::spawn(async move {
@@ -170,11 +155,8 @@ async fn a_storm_of_cancels_leaves_others_alone() {
         drop(call.await);
     }
     server.open_gate();
-    let mut token_ids = Vec::new();
-    while let Some(chunk) = canary.message().await.unwrap() {
-        token_ids.extend(chunk.token_ids);
-    }
-    assert_eq!(token_ids, solo_answer(&[1], 50, 1));
+    let all = collected(canary).await.unwrap();
+    assert_eq!(all.token_ids, solo_answer(&[1], 50, 1));
     server.wait_until_idle().await;
     server.stop().await.unwrap();
 }

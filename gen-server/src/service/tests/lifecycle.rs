@@ -47,6 +47,7 @@ async fn reloads_change_the_weights() {
         .await
         .unwrap()
         .into_inner();
+    let answer = only(answer);
     assert_eq!(answer.token_ids, solo_answer(&[5], 9, 2));
     assert_eq!(
         answer.finish.unwrap().weights.unwrap().checkpoint,
@@ -100,6 +101,7 @@ async fn swaps_under_load_fail_and_mix_nothing() {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let items = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut answers = client.generate_batch(items).await.unwrap().into_inner();
+    batches::window(&mut answers).await;
     let feed = tokio::spawn(async move {
         for index in 0_u32.. {
             let request = Some(request(&index.to_string(), &prompt(index), 20));
@@ -125,6 +127,7 @@ async fn swaps_under_load_fail_and_mix_nothing() {
         let Some(pb::batch_response::Result::Response(response)) = answer.result else {
             panic!("{:?}", answer.result)
         };
+        let response = only(response);
         let weights = response.finish.unwrap().weights.unwrap();
         assert_eq!(
             response.token_ids,
@@ -147,7 +150,7 @@ async fn draining_finishes_what_runs() {
     let mut server = Setup::gated().start().await;
     let mut client = server.generation().await;
     assert_eq!(health(&server).await, ServingStatus::Serving);
-    let mut running = client
+    let running = client
         .generate_stream(request("a", &[4], 12))
         .await
         .unwrap()
@@ -155,6 +158,7 @@ async fn draining_finishes_what_runs() {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let items = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut batch = client.generate_batch(items).await.unwrap().into_inner();
+    batches::window(&mut batch).await;
     server.ask_to_stop();
     while health(&server).await != ServingStatus::NotServing {}
     let status = client.generate(request("b", &[4], 12)).await.unwrap_err();
@@ -179,11 +183,8 @@ async fn draining_finishes_what_runs() {
         "{item:?}"
     );
     server.open_gate();
-    let mut token_ids = Vec::new();
-    while let Some(chunk) = running.message().await.unwrap() {
-        token_ids.extend(chunk.token_ids);
-    }
-    assert_eq!(token_ids, solo_answer(&[4], 12, 1));
+    let all = collected(running).await.unwrap();
+    assert_eq!(all.token_ids, solo_answer(&[4], 12, 1));
     server.stop().await.unwrap();
 }
 

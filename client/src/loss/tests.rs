@@ -1,0 +1,107 @@
+use std::io::Write;
+
+use super::*;
+use crate::{
+    fake_server::{Act, FakeServer},
+    request::Prompt,
+    test_support,
+};
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn method(max_length: Option<u32>) -> LossMethod {
+    LossMethod {
+        prompt: PromptTemplate::from_text("plain", "Q: {question}\nA:").unwrap(),
+        format: FormatChoice::Auto,
+        max_length,
+    }
+}
+
+/// The fake server gives the n-th token the log probability -n, and takes no solution that is named
+/// "long".
+async fn measured(text: &str, max_length: Option<u32>) -> Result<LossSummary, ClientError> {
+    let server = FakeServer::start(|text, _| match text.trim() {
+        "long" => Act::TooLong,
+        "wrong" => Act::Refuse(tonic::Code::InvalidArgument),
+        _ => Act::Say(String::new()),
+    })
+    .await;
+    let context = test_support::context(&server).await;
+    let file = file(text);
+    let examples = Examples::read(file.path(), None)?;
+    measure(&context, &method(max_length), &examples).await
+}
+
+/// The mean is over tokens, not over examples; what is too long is counted and listed.
+#[tokio::test]
+async fn the_mean_is_over_tokens() {
+    let text = r#"{"question": "1", "answer": "one two"}
+
+{"question": "2", "answer": "long"}
+{"question": "3", "answer": "one two three four five six seven"}
+"#;
+    let summary = measured(text, None).await.unwrap();
+    assert_eq!((summary.num_tokens, summary.num_scored), (3 + 8, 2));
+    assert!(
+        (summary.loss - 42.0 / 11.0).abs() < 1e-12,
+        "{}",
+        summary.loss
+    );
+    assert!((summary.perplexity - summary.loss.exp()).abs() < 1e-12);
+    let left_out = |line, num_tokens| TooLong { line, num_tokens };
+    assert_eq!(summary.too_long, [left_out(3, 900)]);
+    assert_eq!((summary.weights.version, summary.num_examples), (1, 3));
+    // With seven tokens of context the longer one has fifteen.
+    let shorter = measured(text, Some(14)).await.unwrap();
+    assert_eq!(shorter.too_long, [left_out(3, 900), left_out(4, 15)]);
+    assert_eq!(shorter.num_tokens, 3);
+    assert!((shorter.loss - 2.0).abs() < 1e-12);
+    assert!(
+        shorter
+            .text()
+            .contains("3 examples = 1 scored + 2 too long")
+    );
+}
+
+/// Any other refusal ends the measurement, and so does a file with nothing to score.
+#[tokio::test]
+async fn refusals_end_it() {
+    let error = measured(r#"{"question": "1", "answer": "wrong"}"#, None).await;
+    assert!(error.unwrap_err().to_string().contains("INVALID_ARGUMENT"));
+    let error = measured(r#"{"question": "1", "answer": "long"}"#, None).await;
+    assert!(error.unwrap_err().to_string().contains("too long"));
+}
+
+/// The lines are the trainer's three kinds; the first tells which, and a line that is not of its kind
+/// is named.
+#[test]
+fn lines_are_of_one_kind() {
+    let read = |text: &str| Examples::read(file(text).path(), None);
+    let star = read(r#"{"question": "q", "gold_answer": "4", "rationale": " r "}"#).unwrap();
+    assert_eq!(star.format, LineFormat::Star);
+    let item = |examples: &Examples, format| {
+        examples.list[0]
+            .item(String::new(), &method(None).prompt, format)
+            .unwrap()
+    };
+    let plain = item(&star, PromptFormat::Plain);
+    assert_eq!(plain.prompt, Prompt::Text("Q: q\nA:".to_owned()));
+    assert_eq!(plain.completion, " r");
+    assert_eq!(item(&star, PromptFormat::Chat).completion, "r");
+    let ready = read(r#"{"prompt": "p ", "completion": " c "}"#).unwrap();
+    let ready = item(&ready, PromptFormat::Plain);
+    assert_eq!(
+        (ready.prompt, ready.completion.as_str()),
+        (Prompt::Text("p ".to_owned()), " c ")
+    );
+    let mixed =
+        "{\"question\": \"q\", \"answer\": \"a\"}\n{\"prompt\": \"p\", \"completion\": \"c\"}";
+    let error = read(mixed).unwrap_err().to_string();
+    assert!(error.contains("line 2: key \"question\""), "{error}");
+    assert!(read("\n").unwrap_err().to_string().contains("no examples"));
+    assert!(read("{}").unwrap_err().to_string().contains("line 1"));
+}

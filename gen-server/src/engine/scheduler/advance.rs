@@ -1,0 +1,173 @@
+//! What a computed step changes: tokens are appended, blocks become findable, sequences end.
+
+use super::{BlockHash, Limits, Scheduler, Sequence};
+use crate::{
+    engine::{
+        block_pool::{BlockPool, Content},
+        runner::Sampled,
+    },
+    request::{Counts, FinishReason, PrefixCache, SequenceId, TokenLogprobs},
+};
+
+/// One thing that a step did to a sequence, in the order in which it happened.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Progress {
+    Token(SequenceId, Sampled),
+    Scored(SequenceId, TokenLogprobs),
+    End {
+        id: SequenceId,
+        reason: FinishReason,
+        counts: Counts,
+    },
+    /// Its logits were not finite; it has ended.
+    NotFinite(SequenceId),
+}
+
+/// How a sequence leaves a step.
+enum Outcome {
+    GoesOn,
+    Ended(FinishReason),
+    NotFinite,
+}
+
+impl Scheduler {
+    /// The step of the last schedule was computed: `outcomes` holds one entry for each row of its
+    /// batch, in order; `None` ends the sequence. `progress` receives what follows from it.
+    pub(crate) fn advance(
+        &mut self,
+        outcomes: &mut Vec<Option<Sampled>>,
+        progress: &mut Vec<Progress>,
+    ) {
+        let mut outcomes = outcomes.drain(..);
+        let mut num_gone = 0;
+        for sequence in &mut self.running {
+            if sequence.num_scheduled_tokens == 0 {
+                continue;
+            }
+            let end = sequence.num_computed_tokens + sequence.num_scheduled_tokens;
+            let num_rows = sequence.num_logits_rows(end);
+            let rows = outcomes
+                .by_ref()
+                .take(num_rows.min(sequence.num_scheduled_tokens));
+            let outcome = if sequence.is_score() {
+                take_scores(sequence, rows, progress)
+            } else {
+                take_tokens(sequence, rows, progress)
+            };
+            sequence.num_scheduled_tokens = 0;
+            sequence.drafts.clear();
+            publish(&mut self.pool, sequence, &self.limits, self.hash_root);
+            let id = sequence.id;
+            match outcome {
+                Outcome::GoesOn => continue,
+                Outcome::Ended(reason) => {
+                    let counts = sequence.counts;
+                    progress.push(Progress::End { id, reason, counts });
+                }
+                Outcome::NotFinite => progress.push(Progress::NotFinite(id)),
+            }
+            self.pool.release(&mut sequence.block_table);
+            num_gone += 1;
+        }
+        assert!(outcomes.next().is_none(), "a row without a sequence");
+        if num_gone > 0 {
+            self.drop_ended();
+        }
+    }
+
+    /// The step of the last schedule failed: its sequences are removed and named.
+    pub(crate) fn abandon_step(&mut self) -> Vec<SequenceId> {
+        let mut lost = Vec::new();
+        for sequence in &mut self.running {
+            if sequence.num_scheduled_tokens > 0 {
+                lost.push(sequence.id);
+                self.pool.release(&mut sequence.block_table);
+            }
+        }
+        self.drop_ended();
+        lost
+    }
+
+    /// A running sequence always holds blocks, so an empty table marks the ended ones.
+    fn drop_ended(&mut self) {
+        self.running
+            .retain(|sequence| !sequence.block_table.is_empty());
+    }
+}
+
+/// The rows of a sequence that generates: the first draws the next token, and each draft that was
+/// drawn as well makes the row after it count. What was computed for other drafts is void: its slots
+/// are written again.
+fn take_tokens(
+    sequence: &mut Sequence,
+    mut rows: impl Iterator<Item = Option<Sampled>>,
+    progress: &mut Vec<Progress>,
+) -> Outcome {
+    let drafts = std::mem::take(&mut sequence.drafts);
+    sequence.num_computed_tokens += sequence.num_scheduled_tokens - drafts.len();
+    let mut outcome = Outcome::GoesOn;
+    let mut num_right = 0;
+    for row in rows.by_ref() {
+        let Some(sampled) = row else {
+            outcome = Outcome::NotFinite;
+            break;
+        };
+        let token = sampled.token;
+        progress.push(Progress::Token(sequence.id, sampled));
+        let is_right = drafts.get(num_right) == Some(&token);
+        num_right += usize::from(is_right);
+        if let Some(reason) = sequence.push(token) {
+            outcome = Outcome::Ended(reason);
+            break;
+        }
+        if !is_right {
+            break;
+        }
+    }
+    rows.for_each(drop);
+    sequence.num_computed_tokens += num_right;
+    sequence.learn_from_drafts(drafts.len(), num_right);
+    outcome
+}
+
+fn take_scores(
+    sequence: &mut Sequence,
+    mut rows: impl Iterator<Item = Option<Sampled>>,
+    progress: &mut Vec<Progress>,
+) -> Outcome {
+    sequence.num_computed_tokens += sequence.num_scheduled_tokens;
+    let mut outcome = Outcome::GoesOn;
+    for row in rows.by_ref() {
+        let Some(logprobs) = row.and_then(|sampled| sampled.logprobs) else {
+            outcome = Outcome::NotFinite;
+            break;
+        };
+        progress.push(Progress::Scored(sequence.id, logprobs));
+        if let Some(reason) = sequence.pass_scored() {
+            outcome = Outcome::Ended(reason);
+        }
+    }
+    rows.for_each(drop);
+    outcome
+}
+
+/// Makes the blocks findable that this step has filled.
+fn publish(pool: &mut BlockPool, sequence: &mut Sequence, limits: &Limits, root: BlockHash) {
+    let block_size = limits.block_size;
+    let num_full = sequence.num_computed_tokens / block_size;
+    let bypasses = [limits.prefix_cache, sequence.prefix_cache].contains(&PrefixCache::Bypass);
+    if bypasses || num_full <= sequence.num_published_blocks {
+        return;
+    }
+    let first = sequence.num_published_blocks;
+    let hashes = sequence.hashes(root, block_size)[..num_full].to_vec();
+    for index in first..num_full {
+        let content = Content {
+            hash: hashes[index],
+            parent: index.checked_sub(1).map_or(root, |before| hashes[before]),
+            tokens: sequence.tokens()[index * block_size..(index + 1) * block_size].into(),
+        };
+        pool.publish(sequence.block_table[index], content);
+    }
+    sequence.num_published_blocks = num_full;
+}
