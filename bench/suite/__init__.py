@@ -1,0 +1,1 @@
+"""The parts of `bench/run`: workloads, checkpoints, the systems that are measured, and the report."""
