@@ -115,13 +115,13 @@ impl StepBatch {
         });
         let blocks = sequence.block_table[..num_blocks].iter();
         self.block_tables.extend(blocks.map(|block| block.0));
-        self.push_rows(sequence, first_row, end);
+        self.push_rows(sequence, first_row);
     }
 
     /// A row for every computed token from the first on whose logits are wanted.
-    fn push_rows(&mut self, sequence: &Sequence, first_row: usize, end: usize) {
+    fn push_rows(&mut self, sequence: &Sequence, first_row: usize) {
         let first = sequence.num_computed_tokens;
-        let places = sequence.first_logits_place().max(first)..end;
+        let places = sequence.logits_places(sequence.num_scheduled_tokens);
         if places.is_empty() {
             return;
         }

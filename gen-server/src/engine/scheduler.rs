@@ -123,7 +123,10 @@ impl Scheduler {
 
     /// Queues a sequence. Its longest possible course must fit into the whole pool, or it would
     /// wait for ever: the caller has refused such requests.
-    pub(crate) fn add(&mut self, sequence: Sequence) {
+    pub(crate) fn add(&mut self, mut sequence: Sequence) {
+        if self.limits.prefix_cache == PrefixCache::Bypass {
+            sequence.prefix_cache = PrefixCache::Bypass;
+        }
         self.waiting.insert(sequence);
     }
 
@@ -353,7 +356,7 @@ fn take_chunk(sequence: &mut Sequence, budget: &mut Budget) -> usize {
         .min(budget.num_tokens)
         .min(end_of_rows - start);
     budget.num_tokens -= num_tokens;
-    budget.num_logits_rows -= sequence.num_logits_rows(start + num_tokens).min(num_tokens);
+    budget.num_logits_rows -= sequence.logits_places(num_tokens).len();
     sequence.num_scheduled_tokens = num_tokens;
     num_tokens
 }

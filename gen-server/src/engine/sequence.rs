@@ -2,9 +2,13 @@
 //! that hold their KV. `num_computed_tokens` chasing the tokens is prefill, chunked prefill, prefix
 //! hit, decode, verification of drafts and recompute alike.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use super::{block_hash::BlockHash, block_pool::BlockId, rank::Rank};
+use super::{
+    block_hash::BlockHash,
+    block_pool::{BlockId, Content},
+    rank::Rank,
+};
 use crate::request::{
     Counts, EngineRequest, FinishReason, PrefixCache, Sampling, SequenceId, Stopping, Task,
 };
@@ -133,9 +137,12 @@ impl Sequence {
         }
     }
 
-    /// Rows of logits that computing up to `end` tokens yields.
-    pub(super) fn num_logits_rows(&self, end: usize) -> usize {
-        end.saturating_sub(self.first_logits_place())
+    /// Places of those of the next `num_tokens` tokens whose logits are wanted.
+    pub(super) fn logits_places(&self, num_tokens: usize) -> Range<usize> {
+        let end = self.num_computed_tokens + num_tokens;
+        self.first_logits_place()
+            .max(self.num_computed_tokens)
+            .min(end)..end
     }
 
     /// The tokens of the step that is being made, drafts left out.
@@ -195,6 +202,16 @@ impl Sequence {
             self.hashes.push(parent.child(tokens));
         }
         &self.hashes
+    }
+
+    /// What its full block `index` holds.
+    pub(super) fn content(&mut self, index: usize, root: BlockHash, block_size: usize) -> Content {
+        let hashes = self.hashes(root, block_size);
+        Content {
+            hash: hashes[index],
+            parent: index.checked_sub(1).map_or(root, |before| hashes[before]),
+            tokens: self.tokens[index * block_size..(index + 1) * block_size].into(),
+        }
     }
 
     /// The blocks are gone: everything is to be computed again.

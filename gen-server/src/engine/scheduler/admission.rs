@@ -103,9 +103,7 @@ impl Scheduler {
     /// Names of the blocks that could come from the cache: the first token whose logits are wanted
     /// has to be computed.
     fn shareable_names(&self, sequence: &mut Sequence) -> Vec<BlockHash> {
-        if sequence.prefix_cache == PrefixCache::Bypass
-            || self.limits.prefix_cache == PrefixCache::Bypass
-        {
+        if sequence.prefix_cache == PrefixCache::Bypass {
             return Vec::new();
         }
         let block_size = self.limits.block_size;

@@ -1,11 +1,8 @@
 //! What a computed step changes: tokens are appended, blocks become findable, sequences end.
 
-use super::{BlockHash, Limits, Scheduler, Sequence};
+use super::{BlockHash, Scheduler, Sequence};
 use crate::{
-    engine::{
-        block_pool::{BlockPool, Content},
-        runner::Sampled,
-    },
+    engine::{block_pool::BlockPool, runner::Sampled},
     request::{Counts, FinishReason, PrefixCache, SequenceId, TokenLogprobs},
 };
 
@@ -44,19 +41,20 @@ impl Scheduler {
             if sequence.num_scheduled_tokens == 0 {
                 continue;
             }
-            let end = sequence.num_computed_tokens + sequence.num_scheduled_tokens;
-            let num_rows = sequence.num_logits_rows(end);
-            let rows = outcomes
-                .by_ref()
-                .take(num_rows.min(sequence.num_scheduled_tokens));
+            let num_rows = sequence.logits_places(sequence.num_scheduled_tokens).len();
+            let rows = outcomes.by_ref().take(num_rows);
             let outcome = if sequence.is_score() {
                 take_scores(sequence, rows, progress)
             } else {
                 take_tokens(sequence, rows, progress)
             };
             sequence.num_scheduled_tokens = 0;
-            sequence.drafts.clear();
-            publish(&mut self.pool, sequence, &self.limits, self.hash_root);
+            publish(
+                &mut self.pool,
+                sequence,
+                self.hash_root,
+                self.limits.block_size,
+            );
             let id = sequence.id;
             match outcome {
                 Outcome::GoesOn => continue,
@@ -152,21 +150,13 @@ fn take_scores(
 }
 
 /// Makes the blocks findable that this step has filled.
-fn publish(pool: &mut BlockPool, sequence: &mut Sequence, limits: &Limits, root: BlockHash) {
-    let block_size = limits.block_size;
-    let num_full = sequence.num_computed_tokens / block_size;
-    let bypasses = [limits.prefix_cache, sequence.prefix_cache].contains(&PrefixCache::Bypass);
-    if bypasses || num_full <= sequence.num_published_blocks {
+fn publish(pool: &mut BlockPool, sequence: &mut Sequence, root: BlockHash, block_size: usize) {
+    if sequence.prefix_cache == PrefixCache::Bypass {
         return;
     }
-    let first = sequence.num_published_blocks;
-    let hashes = sequence.hashes(root, block_size)[..num_full].to_vec();
-    for index in first..num_full {
-        let content = Content {
-            hash: hashes[index],
-            parent: index.checked_sub(1).map_or(root, |before| hashes[before]),
-            tokens: sequence.tokens()[index * block_size..(index + 1) * block_size].into(),
-        };
+    let num_full = sequence.num_computed_tokens / block_size;
+    for index in sequence.num_published_blocks..num_full {
+        let content = sequence.content(index, root, block_size);
         pool.publish(sequence.block_table[index], content);
     }
     sequence.num_published_blocks = num_full;
