@@ -7,23 +7,22 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use kernels::{
-    Activations, AdamWStep, AttentionPlan, AttentionSaved, Crew, KvCache, KvFormat, KvShape,
-    Output, PagedBatch, PagedSequence, QueryRows, RopeTable, Segments, Weight, WeightFormat,
+    Activations, AdamWStep, AttentionPlan, AttentionSaved, Compute, Crew, KvCache, KvFormat,
+    KvShape, LossOptions, Matrix, MatrixFormat, Output, PagedBatch, PagedSequence, QueryRows,
+    RopeTable, Segments, Weight, WeightFormat,
 };
 
 type Bench = fn() -> kernels::Result<()>;
 
 fn main() -> kernels::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, Bench); 10] = [
+    let benches: [(&str, Bench); 8] = [
         ("bandwidth", bandwidth),
         ("handover", || {
             handover();
             Ok(())
         }),
         ("packed", packed),
-        ("linear", linear),
-        ("gradients", linear_gradients),
         ("rows", row_operations),
         ("attention", attention),
         ("head", head),
@@ -74,52 +73,6 @@ fn report_bytes(name: &str, time: Duration, num_values: usize) {
         "{name:<52} {:>10.1} µs {rate:>8.1} GB/s",
         time.as_secs_f64() * 1e6
     );
-}
-
-fn linear() -> kernels::Result<()> {
-    for (c, o) in [
-        (192, 192),
-        (192, 512),
-        (512, 192),
-        (192, 1024),
-        (2048, 2048),
-    ] {
-        let w = tensor(&[o, c]);
-        for t in [1, 4, 16, 64, 2048] {
-            let x = tensor(&[t, c]);
-            kernels::linear(&x, &w)?;
-            let time = best(|| kernels::linear(&x, &w));
-            report(
-                &format!("linear T={t} C={c} O={o}"),
-                time,
-                2e-9 * (t * c * o) as f64,
-            );
-        }
-    }
-    Ok(())
-}
-
-fn linear_gradients() -> kernels::Result<()> {
-    for (t, c, o) in [
-        (2048, 192, 192),
-        (2048, 192, 512),
-        (2048, 512, 192),
-        (1024, 2048, 2048),
-    ] {
-        let (x, w, dy) = (tensor(&[t, c]), tensor(&[o, c]), tensor(&[t, o]));
-        let gflop = 2e-9 * (t * c * o) as f64;
-        kernels::linear_input_grad(&dy, &w)?;
-        let time = best(|| kernels::linear_input_grad(&dy, &w));
-        report(&format!("linear_input_grad T={t} C={c} O={o}"), time, gflop);
-        let mut dw = vec![0.0; o * c];
-        let time = best(|| kernels::linear_weight_grad_accumulate(&dy, &x, &mut dw));
-        report(
-            &format!("linear_weight_grad T={t} C={c} O={o}"),
-            time,
-            gflop,
-        );
-    }
-    Ok(())
 }
 
 fn row_operations() -> kernels::Result<()> {
@@ -183,14 +136,22 @@ fn attention() -> kernels::Result<()> {
 
 fn head() -> kernels::Result<()> {
     for (l, v, c) in [(2048, 1024, 192), (512, 32_000, 512)] {
-        let (hidden, w) = (tensor(&[l, c]), tensor(&[v, c]));
+        let hidden = tensor(&[l, c]);
+        let head = Matrix::new(tensor(&[v, c]), MatrixFormat::F32)?;
+        let options = LossOptions {
+            label_smoothing: 0.0,
+            compute: Compute::F32,
+        };
         let targets: Vec<u32> = (0..l as u32).map(|i| i * 7 % v as u32).collect();
         let gflop = 2e-9 * (l * v * c) as f64;
-        kernels::cross_entropy(&hidden, &w, &targets)?;
-        let time = best(|| kernels::cross_entropy(&hidden, &w, &targets));
+        kernels::cross_entropy(&hidden, &head, &targets, options)?;
+        let time = best(|| kernels::cross_entropy(&hidden, &head, &targets, options));
         report(&format!("cross_entropy L={l} V={v} C={c}"), time, gflop);
         let mut dw = vec![0.0; v * c];
-        let run = || kernels::cross_entropy_backward(&hidden, &w, &targets, 1.0, &mut dw);
+        let run = || {
+            let scale = (options, 1.0);
+            kernels::cross_entropy_backward(&hidden, &head, &targets, scale, Some(&mut dw))
+        };
         report(
             &format!("cross_entropy_backward L={l} V={v} C={c}"),
             best(run),

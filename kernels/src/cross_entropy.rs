@@ -9,10 +9,11 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::matmul::{Destination, Mat, MatMut, Threads, is_worth_transposing, matmul, transposed};
-use crate::matmul_nt::{Sizes, matmul_nt_into};
+use crate::matmul::{Mat, MatMut, Threads, matmul};
+use crate::matrix::{Compute, Matrix};
 use crate::rows::rows_per_task;
-use crate::simd::{exp_shifted, max};
+use crate::simd::{dot, exp_shifted, max};
+use crate::step::Output;
 use crate::tensor::{dims2, expect_dims, expect_len, f32_tensor, f32_view};
 
 /// Logits of one chunk that are aimed at: 4 MiB, so that they stay in the cache between the
@@ -23,152 +24,150 @@ const CHUNK_LOGITS: usize = 1 << 20;
 /// of dw once, which these rows have to pay for.
 const MIN_CHUNK_ROWS: usize = 128;
 
-/// The loss before any division: sum and count over label rows.
+/// The loss before any division: sums and count over label rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CrossEntropy {
     /// Σ of −ln p(target), in nats.
     pub nll_sum: f64,
+    /// What the gradient is of: with label smoothing ε, Σ of (1 − ε)·(−ln p(target)) + ε times the
+    /// mean of −ln p over the vocabulary. Without, `nll_sum`.
+    pub loss_sum: f64,
     /// Label rows, as many as targets.
     pub num_labels: usize,
 }
 
+/// How the loss is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossOptions {
+    /// The share of a label that is spread over the whole vocabulary, as `label_smoothing` of
+    /// `torch.nn.functional.cross_entropy` (Szegedy et al., arXiv 1512.00567). 0 for none.
+    pub label_smoothing: f32,
+    pub compute: Compute,
+}
+
 /// The loss of label rows hidden_LC under the head w_VC; for evaluation.
-pub fn cross_entropy(hidden_LC: &Tensor, w_VC: &Tensor, targets: &[u32]) -> Result<CrossEntropy> {
+pub fn cross_entropy(
+    hidden_LC: &Tensor,
+    head_VC: &Matrix,
+    targets: &[u32],
+    options: LossOptions,
+) -> Result<CrossEntropy> {
     let op = "cross_entropy";
-    let (L, V, C) = check(op, hidden_LC, w_VC, targets)?;
+    let (L, V, C) = check((op, &options), hidden_LC, head_VC, targets)?;
     let hidden = f32_view(op, "hidden", hidden_LC)?;
-    let w = f32_view(op, "w", w_VC)?;
-    let head = Head::new(&w, (L, V, C));
+    let w = head_VC.view(op, "head")?;
+    let w = Mat::dense(w.values(), V, C);
     let chunk_rows = chunk_rows(L, V);
     let mut logits = vec![0.0; chunk_rows * V];
-    let mut nll_sum = 0.0;
+    let mut loss = CrossEntropy::default();
     for start in (0..L).step_by(chunk_rows) {
         let rows = chunk_rows.min(L - start);
         let logits = &mut logits[..rows * V];
-        let hidden = &hidden[start * C..(start + rows) * C];
-        head.logits(logits, hidden, rows);
-        nll_sum += sum_nll(logits, V, &targets[start..start + rows], Gradient::None);
+        let hidden = Mat::new(&hidden[start * C..], rows, C, C);
+        let out = MatMut::new(logits, rows, V, V);
+        let operands = (hidden, w);
+        matmul(
+            out,
+            Output::Overwrite,
+            operands,
+            options.compute,
+            Threads::Pool,
+        );
+        let chunk = Chunk {
+            V,
+            smoothing: options.label_smoothing,
+            gradient: Gradient::None,
+        };
+        loss.add(&chunk.loss(logits, &targets[start..start + rows]));
     }
-    Ok(CrossEntropy {
-        nll_sum,
-        num_labels: L,
-    })
+    Ok(loss)
 }
 
 /// The loss of label rows hidden_LC under the head w_VC, with the gradients of
-/// `grad_scale`·nll_sum: returns dhidden_LC, adds the head's gradient to dw_VC.
+/// `grad_scale`·loss_sum: returns dhidden_LC, adds the head's gradient to dw_VC. A frozen head has
+/// none.
 ///
 /// `grad_scale` is 1 / (label tokens of the whole accumulation window), or 1 where the optimiser
 /// divides.
 pub fn cross_entropy_backward(
     hidden_LC: &Tensor,
-    w_VC: &Tensor,
+    head_VC: &Matrix,
     targets: &[u32],
-    grad_scale: f32,
-    dw_VC: &mut [f32],
+    (options, grad_scale): (LossOptions, f32),
+    mut dw_VC: Option<&mut [f32]>,
 ) -> Result<(CrossEntropy, Tensor)> {
     let op = "cross_entropy_backward";
-    let (L, V, C) = check(op, hidden_LC, w_VC, targets)?;
-    expect_len(op, "dw", V * C, dw_VC.len())?;
+    let (L, V, C) = check((op, &options), hidden_LC, head_VC, targets)?;
+    if let Some(dw) = &dw_VC {
+        expect_len(op, "dw", V * C, dw.len())?;
+    }
+    let compute = options.compute;
     let hidden = f32_view(op, "hidden", hidden_LC)?;
-    let w = f32_view(op, "w", w_VC)?;
-    let head = Head::new(&w, (L, V, C));
+    let w = head_VC.view(op, "head")?;
+    let w = Mat::dense(w.values(), V, C);
     let chunk_rows = chunk_rows(L, V);
     let mut logits = vec![0.0; chunk_rows * V];
     let mut dhidden = vec![0.0; L * C];
-    let mut nll_sum = 0.0;
+    let mut loss = CrossEntropy::default();
     for start in (0..L).step_by(chunk_rows) {
         let rows = chunk_rows.min(L - start);
         let logits = &mut logits[..rows * V];
-        let hidden = &hidden[start * C..(start + rows) * C];
-        head.logits(logits, hidden, rows);
-        let gradient = Gradient::Scaled(grad_scale);
-        nll_sum += sum_nll(logits, V, &targets[start..start + rows], gradient);
+        let hidden = Mat::new(&hidden[start * C..], rows, C, C);
+        let out = MatMut::new(logits, rows, V, V);
+        matmul(out, Output::Overwrite, (hidden, w), compute, Threads::Pool);
+        let chunk = Chunk {
+            V,
+            smoothing: options.label_smoothing,
+            gradient: Gradient::Scaled(grad_scale),
+        };
+        loss.add(&chunk.loss(logits, &targets[start..start + rows]));
         let dlogits = Mat::new(logits, rows, V, V);
         let dh = MatMut::new(&mut dhidden[start * C..], rows, C, C);
-        matmul(
-            dh,
-            Destination::Overwrite,
-            (dlogits, Mat::new(&w, V, C, C)),
-            1.0,
-            Threads::Pool,
-        );
-        let dw = MatMut::new(dw_VC, V, C, C);
-        matmul(
-            dw,
-            Destination::Add,
-            (dlogits.t(), Mat::new(hidden, rows, C, C)),
-            1.0,
-            Threads::Pool,
-        );
-    }
-    Ok((
-        CrossEntropy {
-            nll_sum,
-            num_labels: L,
-        },
-        f32_tensor(dhidden, &[L, C])?,
-    ))
-}
-
-/// The head's weights in the form that suits the number of rows.
-enum Head<'a> {
-    /// w_VC as it is.
-    Stored { w: &'a [f32], V: usize, C: usize },
-    /// w_CV.
-    Transposed { w: Vec<f32>, V: usize, C: usize },
-}
-
-impl<'a> Head<'a> {
-    fn new(w: &'a [f32], (L, V, C): (usize, usize, usize)) -> Self {
-        if is_worth_transposing(L, w) {
-            Self::Transposed {
-                w: transposed(w, V, C),
-                V,
-                C,
-            }
-        } else {
-            Self::Stored { w, V, C }
+        let operands = (dlogits, w.t());
+        matmul(dh, Output::Overwrite, operands, compute, Threads::Pool);
+        if let Some(dw) = &mut dw_VC {
+            let dw = MatMut::new(dw, V, C, C);
+            let operands = (dlogits.t(), hidden.t());
+            matmul(dw, Output::Add, operands, compute, Threads::Pool);
         }
     }
-
-    /// Logits [rows, V] of hidden [rows, C].
-    fn logits(&self, logits: &mut [f32], hidden: &[f32], rows: usize) {
-        match *self {
-            Self::Stored { w, V, C } => {
-                matmul_nt_into(logits, hidden, w, Sizes { T: rows, O: V, C });
-            }
-            Self::Transposed { ref w, V, C } => {
-                let operands = (Mat::new(hidden, rows, C, C), Mat::new(w, C, V, V));
-                let logits = MatMut::new(logits, rows, V, V);
-                matmul(logits, Destination::Overwrite, operands, 1.0, Threads::Pool);
-            }
-        }
-    }
+    Ok((loss, f32_tensor(dhidden, &[L, C])?))
 }
 
 /// (L, V, C), checked.
 fn check(
-    op: &'static str,
+    (op, options): (&'static str, &LossOptions),
     hidden_LC: &Tensor,
-    w_VC: &Tensor,
+    head_VC: &Matrix,
     targets: &[u32],
 ) -> Result<(usize, usize, usize)> {
-    let (L, C) = dims2(op, "hidden", hidden_LC)?;
-    let (V, _) = dims2(op, "w", w_VC)?;
-    expect_dims(op, "w", &[V, C], w_VC)?;
+    let (L, _) = dims2(op, "hidden", hidden_LC)?;
+    let (V, C) = head_VC.dims();
+    expect_dims(op, "hidden", &[L, C], hidden_LC)?;
     expect_len(op, "targets", L, targets.len())?;
     if let Some(target) = targets.iter().find(|target| **target as usize >= V) {
         let expected = format!("below the vocabulary size {V}");
-        let found = target.to_string();
-        return Err(Error::Value {
-            op,
-            argument: "targets",
-            expected,
-            found,
-        });
+        return Err(value_error((op, "targets"), expected, target));
+    }
+    let smoothing = options.label_smoothing;
+    if !(0.0..=1.0).contains(&smoothing) {
+        let expected = "between 0 and 1".to_owned();
+        return Err(value_error((op, "label_smoothing"), expected, &smoothing));
     }
     Ok((L, V, C))
+}
+
+fn value_error(
+    (op, argument): (&'static str, &'static str),
+    expected: String,
+    found: &impl ToString,
+) -> Error {
+    Error::Value {
+        op,
+        argument,
+        expected,
+        found: found.to_string(),
+    }
 }
 
 /// Depends on the shape only, so the sums are the same on any machine.
@@ -185,53 +184,92 @@ enum Gradient {
     Scaled(f32),
 }
 
-/// Σ of the rows' losses, in the order of the rows.
-fn sum_nll(logits: &mut [f32], V: usize, targets: &[u32], gradient: Gradient) -> f64 {
-    let task_rows = rows_per_task(V);
-    let parts: Vec<f64> = logits
-        .par_chunks_mut(task_rows * V)
-        .zip(targets.par_chunks(task_rows))
-        .map(|(logits, targets)| {
-            Arch::new().dispatch(Rows {
-                logits,
-                V,
-                targets,
-                gradient,
+impl CrossEntropy {
+    fn add(&mut self, other: &Self) {
+        self.nll_sum += other.nll_sum;
+        self.loss_sum += other.loss_sum;
+        self.num_labels += other.num_labels;
+    }
+}
+
+/// What to do with rows of logits, V long.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    V: usize,
+    smoothing: f32,
+    gradient: Gradient,
+}
+
+impl Chunk {
+    /// The rows' losses, added in the order of the rows.
+    fn loss(self, logits: &mut [f32], targets: &[u32]) -> CrossEntropy {
+        let task_rows = rows_per_task(self.V);
+        let parts: Vec<CrossEntropy> = logits
+            .par_chunks_mut(task_rows * self.V)
+            .zip(targets.par_chunks(task_rows))
+            .map(|(logits, targets)| {
+                Arch::new().dispatch(Rows {
+                    logits,
+                    targets,
+                    chunk: self,
+                })
             })
-        })
-        .collect();
-    parts.iter().sum()
+            .collect();
+        let mut sum = CrossEntropy::default();
+        parts.iter().for_each(|part| sum.add(part));
+        sum
+    }
 }
 
 /// Some rows of logits; returns the sum of their losses.
 struct Rows<'a> {
     logits: &'a mut [f32],
-    V: usize,
     targets: &'a [u32],
-    gradient: Gradient,
+    chunk: Chunk,
 }
 
 impl WithSimd for Rows<'_> {
-    type Output = f64;
+    type Output = CrossEntropy;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let mut nll_sum = 0.0;
-        for (row, target) in self.logits.chunks_exact_mut(self.V).zip(self.targets) {
+    fn with_simd<S: Simd>(self, simd: S) -> CrossEntropy {
+        let Chunk {
+            V,
+            smoothing,
+            gradient,
+        } = self.chunk;
+        let ones = [1.0; 64];
+        let mut loss = CrossEntropy {
+            num_labels: self.targets.len(),
+            ..CrossEntropy::default()
+        };
+        for (row, target) in self.logits.chunks_exact_mut(V).zip(self.targets) {
             let target = *target as usize;
             let target_logit = f64::from(row[target]);
-            let largest = max(simd, row);
-            let sum = exp_shifted(simd, row, largest);
-            nll_sum += f64::from(largest) + f64::from(sum).ln() - target_logit;
-            if let Gradient::Scaled(scale) = self.gradient {
-                let factor = scale / sum;
-                for x in row.iter_mut() {
-                    *x *= factor;
+            let mean_logit = match smoothing {
+                0.0 => target_logit,
+                _ => {
+                    row.chunks(64)
+                        .map(|run| f64::from(dot(simd, run, &ones[..run.len()])))
+                        .sum::<f64>()
+                        / V as f64
                 }
-                row[target] -= scale;
+            };
+            let largest = max(simd, row);
+            let sum = exp_shifted(simd, row, (1.0, largest));
+            let log_sum = f64::from(largest) + f64::from(sum).ln();
+            let share = f64::from(smoothing);
+            loss.nll_sum += log_sum - target_logit;
+            loss.loss_sum += log_sum - (1.0 - share) * target_logit - share * mean_logit;
+            if let Gradient::Scaled(scale) = gradient {
+                let (factor, spread) = (scale / sum, scale * smoothing / V as f32);
+                for x in row.iter_mut() {
+                    *x = *x * factor - spread;
+                }
+                row[target] -= scale * (1.0 - smoothing);
             }
         }
-        nll_sum
+        loss
     }
 }
 

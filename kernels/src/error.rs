@@ -23,11 +23,12 @@ pub enum Error {
         strides: Vec<usize>,
     },
 
-    /// Only f32 has kernels today.
-    #[error("{op}: {argument} has dtype {found:?}, expected F32")]
+    /// A tensor has another element type than the kernel reads.
+    #[error("{op}: {argument} has dtype {found:?}, expected {expected:?}")]
     DType {
         op: &'static str,
         argument: &'static str,
+        expected: DType,
         found: DType,
     },
 

@@ -13,6 +13,8 @@
 mod error;
 pub mod tensor;
 
+mod matrix;
+
 mod embedding;
 mod linear;
 mod rms_norm;
@@ -32,9 +34,6 @@ mod kv_cache;
 mod paged_attention;
 
 mod matmul;
-#[cfg(target_arch = "x86_64")]
-mod matmul_nn;
-mod matmul_nt;
 mod rows;
 mod simd;
 #[cfg(test)]
@@ -45,13 +44,15 @@ pub use causal_attention::{
     AttentionSaved, LogSumExp, causal_attention, causal_attention_backward,
 };
 pub use crew::Crew;
-pub use cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_backward};
-pub use embedding::{embedding, embedding_grad_accumulate};
+pub use cross_entropy::{CrossEntropy, LossOptions, cross_entropy, cross_entropy_backward};
+pub use embedding::{embedding, embedding_grad_accumulate, gather_rows};
 pub use error::{Error, Result};
 pub use kv_cache::{KvCache, KvFormat, KvLayer, KvRows, KvShape};
 pub use linear::{
-    linear, linear_input_grad, linear_training, linear_weight_grad, linear_weight_grad_accumulate,
+    linear, linear_accumulate, linear_input_grad, linear_input_grad_accumulate,
+    linear_weight_grad_accumulate,
 };
+pub use matrix::{Compute, Int8Matrix, Matrix, MatrixFormat};
 pub use packed::{Activations, Weight, WeightBuilder, WeightFormat, linear_packed};
 pub use paged_attention::{AttentionPlan, PagedBatch, PagedSequence, QueryRows, paged_attention};
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_row};

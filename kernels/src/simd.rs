@@ -199,26 +199,26 @@ pub(crate) fn max<S: Simd>(simd: S, a: &[f32]) -> f32 {
     simd.reduce_max_f32s(simd.max_f32s(low, high))
 }
 
-/// a[i] = e^(a[i] - shift); returns their sum.
+/// a[i] = e^(scale·a[i] - shift); returns their sum.
 #[inline(always)]
-pub(crate) fn exp_shifted<S: Simd>(simd: S, a: &mut [f32], shift: f32) -> f32 {
-    let shift = simd.splat_f32s(shift);
+pub(crate) fn exp_shifted<S: Simd>(simd: S, a: &mut [f32], (scale, shift): (f32, f32)) -> f32 {
+    let (scale, minus_shift) = (simd.splat_f32s(scale), simd.splat_f32s(-shift));
     let (lanes, tail) = S::as_mut_simd_f32s(a);
     let mut sums = [simd.splat_f32s(0.0); 2];
     let (pairs, rest) = lanes.as_chunks_mut::<2>();
     for pair in pairs {
         for lane in 0..2 {
-            pair[lane] = exp(simd, simd.sub_f32s(pair[lane], shift));
+            pair[lane] = exp(simd, simd.mul_add_e_f32s(pair[lane], scale, minus_shift));
             sums[lane] = simd.add_f32s(sums[lane], pair[lane]);
         }
     }
     for value in rest {
-        *value = exp(simd, simd.sub_f32s(*value, shift));
+        *value = exp(simd, simd.mul_add_e_f32s(*value, scale, minus_shift));
         sums[0] = simd.add_f32s(sums[0], *value);
     }
     if !tail.is_empty() {
-        let value = simd.partial_load_f32s(tail);
-        simd.partial_store_f32s(tail, exp(simd, simd.sub_f32s(value, shift)));
+        let value = simd.mul_add_e_f32s(simd.partial_load_f32s(tail), scale, minus_shift);
+        simd.partial_store_f32s(tail, exp(simd, value));
         // Loaded again, so that the lanes beyond the tail count as zero.
         sums[1] = simd.add_f32s(sums[1], simd.partial_load_f32s(tail));
     }

@@ -5,29 +5,32 @@ use std::cell::Cell;
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
+use half::bf16;
 
 use crate::error::{Error, Result};
 
-/// The f32 values of a contiguous CPU tensor, borrowed. Holds the tensor's read lock while alive.
-pub struct F32View<'a> {
+/// The values of a contiguous CPU tensor, borrowed. Holds the tensor's read lock while alive.
+pub struct View<'a, T> {
     storage: StorageRef<'a>,
     range: Range<usize>,
+    values: fn(&CpuStorage) -> Option<&[T]>,
 }
 
-impl std::fmt::Debug for F32View<'_> {
+impl<T> std::fmt::Debug for View<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "F32View({} values)", self.range.len())
+        write!(f, "View({} values)", self.range.len())
     }
 }
 
-impl Deref for F32View<'_> {
-    type Target = [f32];
+impl<T> Deref for View<'_, T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
-        match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
-            _ => unreachable!("checked when the view was made"),
-        }
+    fn deref(&self) -> &[T] {
+        let Storage::Cpu(storage) = &*self.storage else {
+            unreachable!("checked when the view was made")
+        };
+        let values = (self.values)(storage).expect("checked when the view was made");
+        &values[self.range.clone()]
     }
 }
 
@@ -39,11 +42,49 @@ pub fn f32_view<'a>(
     op: &'static str,
     argument: &'static str,
     tensor: &'a Tensor,
-) -> Result<F32View<'a>> {
-    if tensor.dtype() != DType::F32 {
+) -> Result<View<'a, f32>> {
+    view(
+        (op, argument),
+        tensor,
+        DType::F32,
+        |storage| match storage {
+            CpuStorage::F32(values) => Some(values),
+            _ => None,
+        },
+    )
+}
+
+/// As [`f32_view`], of a bf16 tensor.
+///
+/// # Errors
+/// As [`f32_view`].
+pub fn bf16_view<'a>(
+    op: &'static str,
+    argument: &'static str,
+    tensor: &'a Tensor,
+) -> Result<View<'a, bf16>> {
+    view(
+        (op, argument),
+        tensor,
+        DType::BF16,
+        |storage| match storage {
+            CpuStorage::BF16(values) => Some(values),
+            _ => None,
+        },
+    )
+}
+
+fn view<'a, T>(
+    (op, argument): (&'static str, &'static str),
+    tensor: &'a Tensor,
+    expected: DType,
+    values: fn(&CpuStorage) -> Option<&[T]>,
+) -> Result<View<'a, T>> {
+    if tensor.dtype() != expected {
         return Err(Error::DType {
             op,
             argument,
+            expected,
             found: tensor.dtype(),
         });
     }
@@ -64,9 +105,10 @@ pub fn f32_view<'a>(
             strides: layout.stride().to_vec(),
         });
     };
-    Ok(F32View {
+    Ok(View {
         storage,
         range: start..end,
+        values,
     })
 }
 
@@ -83,26 +125,58 @@ pub fn f32_update(
     update: impl FnOnce(&mut [f32]),
 ) -> Result<()> {
     drop(f32_view(op, argument, tensor)?); // the checks, with the lock given back
+    run_update(op, tensor, update, |storage| match storage {
+        CpuStorage::F32(values) => Some(values),
+        _ => None,
+    })
+}
+
+/// As [`f32_update`], of a bf16 tensor.
+///
+/// # Errors
+/// As [`f32_view`].
+pub fn bf16_update(
+    op: &'static str,
+    argument: &'static str,
+    tensor: &Tensor,
+    update: impl FnOnce(&mut [bf16]),
+) -> Result<()> {
+    drop(bf16_view(op, argument, tensor)?);
+    run_update(op, tensor, update, |storage| match storage {
+        CpuStorage::BF16(values) => Some(values),
+        _ => None,
+    })
+}
+
+fn run_update<T>(
+    name: &'static str,
+    tensor: &Tensor,
+    update: impl FnOnce(&mut [T]),
+    values: fn(&mut CpuStorage) -> Option<&mut [T]>,
+) -> Result<()> {
+    let update = Cell::new(Some(update));
     Ok(tensor.inplace_op1(&Update {
-        name: op,
-        update: Cell::new(Some(update)),
+        name,
+        update,
+        values,
     })?)
 }
 
 /// An [`InplaceOp1`] around a closure that is called once.
-struct Update<F> {
+struct Update<F, T> {
     name: &'static str,
     update: Cell<Option<F>>,
+    values: fn(&mut CpuStorage) -> Option<&mut [T]>,
 }
 
-impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
+impl<T, F: FnOnce(&mut [T])> InplaceOp1 for Update<F, T> {
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let CpuStorage::F32(values) = storage else {
-            candle_core::bail!("{}: not f32", self.name)
+        let Some(values) = (self.values)(storage) else {
+            candle_core::bail!("{}: another dtype", self.name)
         };
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("{}: not contiguous", self.name)

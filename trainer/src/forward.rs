@@ -12,7 +12,7 @@ mod layer;
 
 use candle_core::Tensor;
 use kernels::tensor::{f32_update, f32_view};
-use kernels::{RopeTable, Segments, embedding, embedding_grad_accumulate};
+use kernels::{Matrix, RopeTable, Segments, embedding, embedding_grad_accumulate};
 use model::config::LlamaConfig;
 use model::llama::rope_table;
 use model::weights::Weights;
@@ -100,7 +100,7 @@ impl Network {
     ) -> Result<f64> {
         let shape = BatchShape::of(batch)?;
         let keep_all = self.keeps_activations(batch.num_tokens());
-        let mut x_TC = embedding(&batch.token_ids, &self.weights.embed)?;
+        let mut x_TC = embedding(&batch.token_ids, &Matrix::F32(self.weights.embed.clone()))?;
         let mut kept = Vec::with_capacity(self.weights.layers.len());
         for weights in &self.weights.layers {
             let (y_TC, activations) = layer::forward(self, weights, &shape, &x_TC)?;
@@ -129,7 +129,7 @@ impl Network {
     /// Sum of NLL over the micro-batch's labels, without gradients.
     pub fn evaluate(&self, batch: &MicroBatch) -> Result<f64> {
         let shape = BatchShape::of(batch)?;
-        let mut x_TC = embedding(&batch.token_ids, &self.weights.embed)?;
+        let mut x_TC = embedding(&batch.token_ids, &Matrix::F32(self.weights.embed.clone()))?;
         for weights in &self.weights.layers {
             x_TC = layer::forward(self, weights, &shape, &x_TC)?.0;
         }

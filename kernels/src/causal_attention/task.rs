@@ -10,9 +10,11 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::QUERY_BLOCK;
-use crate::matmul::{Destination, Mat, MatMut, Threads, matmul};
+use crate::matmul::{Mat, MatMut, Threads, matmul};
+use crate::matrix::Compute;
 use crate::segments::Segments;
 use crate::simd::{dot, exp_shifted, max, update2};
+use crate::step::Output;
 
 /// Head counts and the head dimension; `group` = H / G.
 #[derive(Clone, Copy, Debug)]
@@ -97,20 +99,6 @@ pub(super) fn interleave<P>(
     packed
 }
 
-/// Keys or values of one task, [D, L].
-struct Transposed {
-    values: Vec<f32>,
-    D: usize,
-    L: usize,
-}
-
-impl Transposed {
-    /// The first `len` of the L columns: [D, len].
-    fn columns(&self, len: usize) -> Mat<'_> {
-        Mat::new(&self.values, self.D, len, self.L)
-    }
-}
-
 impl<'a> Inputs<'a> {
     /// Out and log Σ exp of the task's rows.
     pub(super) fn forward(&self, task: &Task) -> ForwardPart {
@@ -118,23 +106,24 @@ impl<'a> Inputs<'a> {
         let L = task.rows.len();
         let mut out = vec![0.0; L * group * D];
         let mut log_sum_exp = vec![0.0; L * group];
-        let k_DL = self.transposed(self.k, task);
         let mut scores = vec![0.0; QUERY_BLOCK.min(L) * L];
         for head in 0..group {
             for rows in blocks(L) {
                 let scores = &mut scores[..rows.len() * rows.end];
-                self.scores((task, head, &rows), &k_DL, scores);
+                self.scores((task, head, &rows), scores);
                 let sums = Arch::new().dispatch(Softmax {
                     scores,
                     rows: &rows,
+                    scale: self.scale(),
                 });
                 let out = &mut out[rows.start * group * D + head * D..];
-                matmul(
+                product(
                     MatMut::new(out, rows.len(), D, group * D),
-                    Destination::Overwrite,
-                    (block(scores, &rows), self.kv_rows(self.v, task, rows.end)),
-                    1.0,
-                    Threads::One,
+                    Output::Overwrite,
+                    (
+                        block(scores, &rows),
+                        self.kv_rows(self.v, task, rows.end).t(),
+                    ),
                 );
                 for (i, (max, sum)) in sums[..rows.len()].iter().enumerate() {
                     let inverse = 1.0 / sum;
@@ -149,8 +138,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// The gradients of the task's rows. With P the probabilities and ∘ element by element:
-    /// dv = Pᵀ·dout, dP = dout·vᵀ, dS = P ∘ (dP − rowsum(dout ∘ out)), dq = dS·k/√D,
-    /// dk = dSᵀ·q/√D.
+    /// dv = Pᵀ·dout, dP = dout·vᵀ, dS = P ∘ (dP − rowsum(dout ∘ out))/√D, dq = dS·k, dk = dSᵀ·q.
     pub(super) fn backward(&self, given: &Given<'_>, task: &Task) -> BackwardPart {
         let Dims { D, group, .. } = self.dims;
         let L = task.rows.len();
@@ -161,21 +149,18 @@ impl<'a> Inputs<'a> {
         };
         let mut scores = vec![0.0; QUERY_BLOCK.min(L) * L];
         let mut slopes = vec![0.0; QUERY_BLOCK.min(L) * L];
-        let (k_DL, v_DL) = (self.transposed(self.k, task), self.transposed(self.v, task));
         for head in 0..group {
             for rows in blocks(L) {
                 let len = rows.len() * rows.end;
                 let (scores, slopes) = (&mut scores[..len], &mut slopes[..len]);
-                self.scores((task, head, &rows), &k_DL, scores);
-                matmul(
+                self.scores((task, head, &rows), scores);
+                product(
                     MatMut::new(slopes, rows.len(), rows.end, rows.end),
-                    Destination::Overwrite,
+                    Output::Overwrite,
                     (
                         self.q_rows(given.dout, task, head, &rows),
-                        v_DL.columns(rows.end),
+                        self.kv_rows(self.v, task, rows.end),
                     ),
-                    1.0,
-                    Threads::One,
                 );
                 let first =
                     (task.rows.start + rows.start) * self.dims.H + task.kv_head * group + head;
@@ -184,7 +169,7 @@ impl<'a> Inputs<'a> {
                     scores,
                     slopes,
                     rows,
-                    dims: self.dims,
+                    inputs: self,
                     given,
                     first,
                 });
@@ -194,7 +179,7 @@ impl<'a> Inputs<'a> {
         part
     }
 
-    /// The four products of one block, given P and dS.
+    /// The three products of one block, given P and dS.
     fn add_gradients(
         &self,
         part: &mut BackwardPart,
@@ -209,56 +194,23 @@ impl<'a> Inputs<'a> {
         let k = self.kv_rows(self.k, task, rows.end);
         let dq = &mut part.dq[rows.start * group * D + head * D..];
         let dq = MatMut::new(dq, rows.len(), D, group * D);
-        matmul(
-            dq,
-            Destination::Overwrite,
-            (dS, k),
-            self.scale(),
-            Threads::One,
-        );
+        product(dq, Output::Overwrite, (dS, k.t()));
         let dk = MatMut::new(&mut part.dk, rows.end, D, D);
-        matmul(
-            dk,
-            Destination::Add,
-            (dS.t(), q),
-            self.scale(),
-            Threads::One,
-        );
+        product(dk, Output::Add, (dS.t(), q.t()));
         let dv = MatMut::new(&mut part.dv, rows.end, D, D);
-        matmul(dv, Destination::Add, (P.t(), dout), 1.0, Threads::One);
+        product(dv, Output::Add, (P.t(), dout.t()));
     }
 
-    /// q·kᵀ/√D of a block of query rows, with every key up to the block's last row.
-    fn scores(
-        &self,
-        (task, head, rows): (&Task, usize, &Range<usize>),
-        k_DL: &Transposed,
-        scores: &mut [f32],
-    ) {
-        matmul(
+    /// q·kᵀ of a block of query rows, with every key up to the block's last row.
+    fn scores(&self, (task, head, rows): (&Task, usize, &Range<usize>), scores: &mut [f32]) {
+        product(
             MatMut::new(scores, rows.len(), rows.end, rows.end),
-            Destination::Overwrite,
+            Output::Overwrite,
             (
                 self.q_rows(self.q, task, head, rows),
-                k_DL.columns(rows.end),
+                self.kv_rows(self.k, task, rows.end),
             ),
-            self.scale(),
-            Threads::One,
         );
-    }
-
-    /// The task's keys or values, transposed, for all the blocks that multiply by them.
-    fn transposed(&self, tensor: &[f32], task: &Task) -> Transposed {
-        let Dims { G, D, .. } = self.dims;
-        let L = task.rows.len();
-        let mut values = vec![0.0; D * L];
-        let first = task.rows.start * G + task.kv_head;
-        for l in 0..L {
-            for (d, value) in tensor[(first + l * G) * D..][..D].iter().enumerate() {
-                values[d * L + l] = *value;
-            }
-        }
-        Transposed { values, D, L }
     }
 
     fn scale(&self) -> f32 {
@@ -298,11 +250,17 @@ fn block<'a>(values: &'a [f32], rows: &Range<usize>) -> Mat<'a> {
     Mat::new(values, rows.len(), rows.end, rows.end)
 }
 
-/// Turns the scores of a block into e^(score − row maximum), zero above the diagonal; returns
-/// each row's maximum and sum.
+/// a·bᵀ on this thread.
+fn product(dst: MatMut<'_>, output: Output, operands: (Mat<'_>, Mat<'_>)) {
+    matmul(dst, output, operands, Compute::F32, Threads::One);
+}
+
+/// Turns the scores of a block, times `scale`, into e^(score − row maximum), zero above the
+/// diagonal; returns each row's maximum and sum.
 struct Softmax<'a> {
     scores: &'a mut [f32],
     rows: &'a Range<usize>,
+    scale: f32,
 }
 
 impl WithSimd for Softmax<'_> {
@@ -317,20 +275,21 @@ impl WithSimd for Softmax<'_> {
             .zip(self.rows.clone());
         for ((row, last_key), sums) in rows.zip(&mut sums) {
             let (seen, unseen) = row.split_at_mut(last_key + 1);
-            let largest = max(simd, seen);
-            *sums = (largest, exp_shifted(simd, seen, largest));
+            let largest = self.scale * max(simd, seen);
+            *sums = (largest, exp_shifted(simd, seen, (self.scale, largest)));
             unseen.fill(0.0);
         }
         sums
     }
 }
 
-/// Turns a block's scores into P and its dP (in `slopes`) into dS, both zero above the diagonal.
+/// Turns a block's scores (q·kᵀ) into P and its dP (in `slopes`) into dS, both zero above the
+/// diagonal.
 struct ScoreGradient<'a> {
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
     rows: &'a Range<usize>,
-    dims: Dims,
+    inputs: &'a Inputs<'a>,
     given: &'a Given<'a>,
     /// Index of the block's first row in [T, H].
     first: usize,
@@ -341,7 +300,9 @@ impl WithSimd for ScoreGradient<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Dims { H, D, .. } = self.dims;
+        let Dims { H, D, .. } = self.inputs.dims;
+        let scale = self.inputs.scale();
+        let scale_lanes = simd.splat_f32s(scale);
         let num_keys = self.rows.end;
         let rows = self
             .scores
@@ -353,7 +314,7 @@ impl WithSimd for ScoreGradient<'_> {
             let (p, unseen) = scores.split_at_mut(last_key + 1);
             let (dp, unseen_slopes) = slopes.split_at_mut(last_key + 1);
             let row = self.first + i * H;
-            exp_shifted(simd, p, self.given.log_sum_exp[row]);
+            exp_shifted(simd, p, (scale, self.given.log_sum_exp[row]));
             let values = row * D..(row + 1) * D;
             let out = &self.given.out[values.clone()];
             let delta = simd.splat_f32s(dot(simd, out, &self.given.dout[values]));
@@ -362,7 +323,10 @@ impl WithSimd for ScoreGradient<'_> {
                 dp,
                 p,
                 #[inline(always)]
-                |dp, p| simd.mul_f32s(p, simd.sub_f32s(dp, delta)),
+                |dp, p| {
+                    let slope = simd.mul_f32s(p, simd.sub_f32s(dp, delta));
+                    simd.mul_f32s(slope, scale_lanes)
+                },
             );
             unseen.fill(0.0);
             unseen_slopes.fill(0.0);

@@ -1,4 +1,5 @@
-use super::{embedding, embedding_grad_accumulate};
+use super::{embedding, embedding_grad_accumulate, gather_rows};
+use crate::matrix::{Matrix, MatrixFormat};
 use crate::testing::{Rng, assert_same_on_one_and_two_threads, values};
 
 /// Each id gives its row.
@@ -6,13 +7,18 @@ use crate::testing::{Rng, assert_same_on_one_and_two_threads, values};
 fn rows_of_the_table() {
     let mut rng = Rng::new(1);
     let table = rng.tensor(&[5, 3]);
-    let x = embedding(&[4, 0, 4], &table).unwrap();
+    for format in [MatrixFormat::F32, MatrixFormat::Bf16, MatrixFormat::Int8] {
+        let table = Matrix::new(table.clone(), format).unwrap();
+        let x = embedding(&[4, 0, 4], &table).unwrap();
+        let rows = table.to_f32().unwrap();
+        assert_eq!(values(&x), values(&gather_rows(&[4, 0, 4], &rows).unwrap()));
+        assert_eq!(embedding(&[], &table).unwrap().dims(), [0, 3]);
+    }
     let rows = values(&table);
     assert_eq!(
-        values(&x),
+        values(&gather_rows(&[4, 0, 4], &table).unwrap()),
         [&rows[12..15], &rows[..3], &rows[12..15]].concat()
     );
-    assert_eq!(embedding(&[], &table).unwrap().dims(), [0, 3]);
 }
 
 /// The gradient adds to the rows that were read, repeated ids repeatedly, and to nothing else.
@@ -34,12 +40,16 @@ fn gradient_scatters_and_adds() {
 #[test]
 fn unknown_id_is_an_error() {
     let mut rng = Rng::new(3);
-    let error = embedding(&[5], &rng.tensor(&[5, 3]))
-        .unwrap_err()
-        .to_string();
+    let table = rng.tensor(&[5, 3]);
+    let error = gather_rows(&[5], &table).unwrap_err().to_string();
     assert_eq!(
         error,
-        "embedding: ids is 5, expected below the vocabulary size 5"
+        "gather_rows: rows is 5, expected below 5, the number of rows"
+    );
+    let error = embedding(&[5], &Matrix::F32(table)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "embedding: ids is 5, expected below 5, the number of rows"
     );
     let mut sum = [0.0; 4];
     let dx = rng.tensor(&[1, 2]);

@@ -155,7 +155,7 @@ impl WithSimd for Exponentials<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
         let largest = max(simd, self.scores);
-        exp_shifted(simd, self.scores, largest)
+        exp_shifted(simd, self.scores, (1.0, largest))
     }
 }
 

@@ -99,7 +99,7 @@ impl WithSimd for Softmax<'_> {
 
     fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
         let largest = max(simd, self.0);
-        (largest, exp_shifted(simd, self.0, largest))
+        (largest, exp_shifted(simd, self.0, (1.0, largest)))
     }
 }
 

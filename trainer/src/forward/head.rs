@@ -6,8 +6,8 @@
 
 use candle_core::{Device, Tensor};
 use kernels::{
-    cross_entropy, cross_entropy_backward, embedding, embedding_grad_accumulate, rms_norm,
-    rms_norm_backward,
+    Compute, LossOptions, Matrix, cross_entropy, cross_entropy_backward, embedding_grad_accumulate,
+    gather_rows, rms_norm, rms_norm_backward,
 };
 
 use super::Network;
@@ -15,6 +15,11 @@ use super::layer::add_to;
 use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::pack::MicroBatch;
+
+const OPTIONS: LossOptions = LossOptions {
+    label_smoothing: 0.0,
+    compute: Compute::F32,
+};
 
 /// Sum of NLL over the labels, and the gradient of `grad_scale` times that sum by x_TC; the gradients of the final norm and the head
 /// are added to `gradients`.
@@ -29,8 +34,9 @@ pub(super) fn loss_and_gradient(
     let x_LC = label_rows(batch, x_TC)?;
     let n_LC = rms_norm(&x_LC, &weights.norm, eps)?;
     let dw_VC = gradients.head_mut();
+    let head = Matrix::F32(weights.head().clone());
     let (loss, dn_LC) =
-        cross_entropy_backward(&n_LC, weights.head(), &batch.targets, grad_scale, dw_VC)?;
+        cross_entropy_backward(&n_LC, &head, &batch.targets, (OPTIONS, grad_scale), Some(dw_VC))?;
     let (dx_LC, dw_C) = rms_norm_backward(&x_LC, &weights.norm, eps, &dn_LC)?;
     add_to(&mut gradients.norm, &dw_C)?;
     Ok((loss.nll_sum, spread_rows(batch, x_TC.dims(), dx_LC)?))
@@ -41,7 +47,8 @@ pub(super) fn loss(network: &Network, batch: &MicroBatch, x_TC: &Tensor) -> Resu
     let weights = &network.weights;
     let x_LC = label_rows(batch, x_TC)?;
     let n_LC = rms_norm(&x_LC, &weights.norm, network.config.rms_norm_eps as f32)?;
-    Ok(cross_entropy(&n_LC, weights.head(), &batch.targets)?.nll_sum)
+    let head = Matrix::F32(weights.head().clone());
+    Ok(cross_entropy(&n_LC, &head, &batch.targets, OPTIONS)?.nll_sum)
 }
 
 fn all_rows_have_labels(batch: &MicroBatch) -> bool {
@@ -53,8 +60,7 @@ fn label_rows(batch: &MicroBatch, x_TC: &Tensor) -> Result<Tensor> {
     if all_rows_have_labels(batch) {
         return Ok(x_TC.clone());
     }
-    // Looking rows up by number is what an embedding does.
-    Ok(embedding(&batch.label_rows, x_TC)?)
+    Ok(gather_rows(&batch.label_rows, x_TC)?)
 }
 
 /// The gradient of [`label_rows`]: zero for every other row.

@@ -13,9 +13,8 @@
 use candle_core::Tensor;
 use kernels::tensor::{f32_update, f32_view};
 use kernels::{
-    AttentionSaved, LogSumExp, causal_attention, causal_attention_backward, linear,
-    linear_input_grad, linear_weight_grad_accumulate, rms_norm, rms_norm_backward, rope,
-    rope_backward, swiglu, swiglu_backward,
+    AttentionSaved, Compute, LogSumExp, Matrix, causal_attention, causal_attention_backward,
+    rms_norm, rms_norm_backward, rope, rope_backward, swiglu, swiglu_backward,
 };
 use model::weights::LayerWeights;
 use rayon::prelude::*;
@@ -172,6 +171,20 @@ fn backward_attention(
     add_to(&mut gradients.input_norm, &dw_C)?;
     sum(dx_TC, dh_TC)
 }
+
+fn linear(x: &Tensor, w: &Tensor) -> kernels::Result<Tensor> {
+    kernels::linear(x, &Matrix::F32(w.clone()), COMPUTE)
+}
+
+fn linear_input_grad(dy: &Tensor, w: &Tensor) -> kernels::Result<Tensor> {
+    kernels::linear_input_grad(dy, &Matrix::F32(w.clone()), COMPUTE)
+}
+
+fn linear_weight_grad_accumulate(dy: &Tensor, x: &Tensor, dw: &mut [f32]) -> kernels::Result<()> {
+    kernels::linear_weight_grad_accumulate(dy, x, COMPUTE, dw)
+}
+
+const COMPUTE: Compute = Compute::F32;
 
 /// Values one task adds: enough to be worth handing to another thread.
 const SUM_TASK: usize = 1 << 15;
