@@ -303,6 +303,10 @@ fn tasks((rows, columns, inner): (usize, usize, usize), num_threads: usize) -> V
     // Few columns: half as many rows have to do.
     let missing = wanted.min(num_threads).div_ceil(column_parts);
     row_parts = row_parts.max(missing.min(rows.div_ceil(48)));
+    if column_parts == 1 && row_parts < 3 * num_threads && wanted >= num_threads {
+        // No thread waits for the one with an odd task.
+        row_parts = row_parts.next_multiple_of(num_threads).min(rows);
+    }
     let column_part = |index: usize| {
         let panels = part(num_panels, column_parts, index);
         panels.start * PANEL..columns.min(panels.end * PANEL)

@@ -1,5 +1,7 @@
 //! How long a training step takes, and where the time goes: `cargo run --release -p trainer --example
 //! step_speed [dense2|tiny|small] [repetitions]`. Random weights, full batches; nothing is written.
+//! With `MALLOC_MMAP_THRESHOLD_=2147483647 MALLOC_TRIM_THRESHOLD_=2147483647` memory is kept as the
+//! trainer keeps it.
 #![expect(clippy::print_stdout, reason = "a measurement is printed")]
 
 use std::time::{Duration, Instant};
@@ -14,12 +16,11 @@ use trainer::gradients::Gradients;
 use trainer::init::random_weights;
 use trainer::optimizer::Optimizer;
 use trainer::pack::MicroBatch;
-use trainer::schedule::Schedule;
+use trainer::schedule::{Schedule, ScheduleKind};
 
 const SEGMENT: u32 = 256;
 
 fn main() -> anyhow::Result<()> {
-    trainer::memory_for_benchmarks();
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "tiny".to_owned());
     let repetitions: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
@@ -34,7 +35,11 @@ fn main() -> anyhow::Result<()> {
     let grad_scale = 1.0 / (SEGMENT * num_segments) as f32;
     let mut best = [Duration::MAX; 3];
     for _ in 0..repetitions {
-        let times = step((&network, &mut optimizer), (&batches, &mut lanes), grad_scale)?;
+        let times = step(
+            (&network, &mut optimizer),
+            (&batches, &mut lanes),
+            grad_scale,
+        )?;
         for (best, time) in best.iter_mut().zip(times) {
             *best = time.min(*best);
         }
@@ -100,7 +105,12 @@ fn batch(segment: u32, vocab_size: u32) -> MicroBatch {
 
 fn optimizer_config() -> OptimizerConfig {
     OptimizerConfig {
-        schedule: schedule(),
+        schedule: Schedule {
+            kind: ScheduleKind::Constant,
+            peak_lr: 1e-4,
+            warmup_steps: 0,
+            min_lr_ratio: 1.0,
+        },
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,

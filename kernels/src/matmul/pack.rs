@@ -84,7 +84,8 @@ impl Stored for &Int8Matrix {
 }
 
 /// Packs up to sixteen rows of `mat`, some of their columns: a line for each word, `stride` lines
-/// apart; zeros for rows and columns that are not there.
+/// apart; zeros for columns that are not there, anything for rows that are not (their sums are
+/// dropped).
 ///
 /// # Safety
 /// Inside a function compiled for `S`'s instructions.
@@ -97,6 +98,7 @@ pub(super) unsafe fn pack<S: Pack>(
 ) {
     let part = Part {
         row_stride: mat.row_stride,
+        num_rows: mat.rows(),
         rows,
         columns,
     };
@@ -117,6 +119,7 @@ pub(super) unsafe fn pack<S: Pack>(
 /// Some rows and columns of a matrix.
 struct Part {
     row_stride: usize,
+    num_rows: usize,
     rows: Range<usize>,
     columns: Range<usize>,
 }
@@ -137,6 +140,7 @@ impl Part {
             row_stride,
             rows,
             columns,
+            ..
         } = self;
         let block = LANES * S::PER_WORD;
         let mut out = lines.iter_mut().step_by(stride);
@@ -177,14 +181,21 @@ impl Part {
     ) {
         let Self {
             row_stride,
+            num_rows,
             rows,
             columns,
         } = self;
+        // Rows that are not asked for are better than a copy of unknown length.
+        let num_loaded = if rows.start + LANES <= num_rows {
+            LANES
+        } else {
+            rows.len()
+        };
         let columns_of_words = columns.clone().step_by(S::PER_WORD);
         for (out, column) in lines.iter_mut().step_by(stride).zip(columns_of_words) {
             let load = |column: usize| {
                 if column < columns.end {
-                    values.load(row_stride, (column, rows.start), rows.len())
+                    values.load(row_stride, (column, rows.start), num_loaded)
                 } else {
                     [0.0; LANES]
                 }

@@ -35,8 +35,13 @@ pub(super) fn loss_and_gradient(
     let n_LC = rms_norm(&x_LC, &weights.norm, eps)?;
     let dw_VC = gradients.head_mut();
     let head = Matrix::F32(weights.head().clone());
-    let (loss, dn_LC) =
-        cross_entropy_backward(&n_LC, &head, &batch.targets, (OPTIONS, grad_scale), Some(dw_VC))?;
+    let (loss, dn_LC) = cross_entropy_backward(
+        &n_LC,
+        &head,
+        &batch.targets,
+        (OPTIONS, grad_scale),
+        Some(dw_VC),
+    )?;
     let (dx_LC, dw_C) = rms_norm_backward(&x_LC, &weights.norm, eps, &dn_LC)?;
     add_to(&mut gradients.norm, &dw_C)?;
     Ok((loss.nll_sum, spread_rows(batch, x_TC.dims(), dx_LC)?))
