@@ -216,7 +216,9 @@ impl Chunk {
             })
             .collect();
         let mut sum = CrossEntropy::default();
-        parts.iter().for_each(|part| sum.add(part));
+        for part in &parts {
+            sum.add(part);
+        }
         sum
     }
 }

@@ -180,14 +180,33 @@ pub(crate) trait Mix: Copy {
 /// Asks for a line, which is needed soon.
 #[inline(always)]
 pub(crate) fn prefetch(line: &Line) {
+    prefetch_at(std::ptr::from_ref(line));
+}
+
+/// Asks for the cache line at an address, which is needed soon. Any address will do: a hint.
+#[inline(always)]
+pub(crate) fn prefetch_at<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint; SSE is in every x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) };
+        // SAFETY: a hint, which never faults; SSE is in every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
+    let _ = address;
+}
+
+/// As [`prefetch_at`], for what is needed later: into the level-2 cache.
+#[inline(always)]
+pub(crate) fn prefetch_later<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, which never faults; SSE is in every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// The `index`-th of `parts` parts of 0..len that differ by one at most.

@@ -154,18 +154,14 @@ fn run_update<T>(
     update: impl FnOnce(&mut [T]),
     values: fn(&mut CpuStorage) -> Option<&mut [T]>,
 ) -> Result<()> {
-    let update = Cell::new(Some(update));
-    Ok(tensor.inplace_op1(&Update {
-        name,
-        update,
-        values,
-    })?)
+    let run = Cell::new(Some(update));
+    Ok(tensor.inplace_op1(&Update { name, run, values })?)
 }
 
 /// An [`InplaceOp1`] around a closure that is called once.
 struct Update<F, T> {
     name: &'static str,
-    update: Cell<Option<F>>,
+    run: Cell<Option<F>>,
     values: fn(&mut CpuStorage) -> Option<&mut [T]>,
 }
 
@@ -181,7 +177,7 @@ impl<T, F: FnOnce(&mut [T])> InplaceOp1 for Update<F, T> {
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("{}: not contiguous", self.name)
         };
-        if let Some(update) = self.update.take() {
+        if let Some(update) = self.run.take() {
             update(&mut values[start..end]);
         }
         Ok(())

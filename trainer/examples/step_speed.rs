@@ -18,7 +18,11 @@ use trainer::optimizer::Optimizer;
 use trainer::pack::MicroBatch;
 use trainer::schedule::{Schedule, ScheduleKind};
 
+/// Tokens of a sequence.
 const SEGMENT: u32 = 256;
+
+/// `train`'s bound on lanes.
+const MAX_LANE_PARAMETERS: usize = 64 << 20;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -28,8 +32,11 @@ fn main() -> anyhow::Result<()> {
     let checkpointing = Checkpointing::Off;
     let network = Network::new(config.clone(), random_weights(&config, 1)?, checkpointing)?;
     let mut optimizer = Optimizer::new(optimizer_config(), &config);
-    let batches: Vec<MicroBatch> = (0..num_segments)
-        .map(|segment| batch(segment, config.vocab_size as u32))
+    // As `train` does it: a lane for each segment where gradients are small, else one for all.
+    let is_small = config.num_parameters() <= MAX_LANE_PARAMETERS;
+    let per_batch = if is_small { 1 } else { num_segments };
+    let batches: Vec<MicroBatch> = (0..num_segments / per_batch)
+        .map(|index| batch(index, per_batch, config.vocab_size as u32))
         .collect();
     let mut lanes = vec![Gradients::zeros(&config); batches.len()];
     let grad_scale = 1.0 / (SEGMENT * num_segments) as f32;
@@ -66,7 +73,9 @@ fn step(
         .collect();
     std::hint::black_box(losses?);
     let (gradients, others) = lanes.split_first_mut().context("a lane")?;
-    others.iter().for_each(|other| gradients.add(other));
+    for other in others.iter() {
+        gradients.add(other);
+    }
     let middle = Instant::now();
     let norm = gradients.global_norm();
     optimizer.step(&network.weights, gradients, (1e-4, norm))?;
@@ -92,14 +101,15 @@ fn shape(name: &str) -> anyhow::Result<(LlamaConfig, u32)> {
     Ok((config, 1))
 }
 
-fn batch(segment: u32, vocab_size: u32) -> MicroBatch {
-    let id = |i: u32| (segment * SEGMENT + i).wrapping_mul(2_654_435_769) % vocab_size;
+fn batch(index: u32, num_segments: u32, vocab_size: u32) -> MicroBatch {
+    let num_tokens = num_segments * SEGMENT;
+    let id = |i: u32| (index * num_tokens + i).wrapping_mul(2_654_435_769) % vocab_size;
     MicroBatch {
-        token_ids: (0..SEGMENT).map(id).collect(),
-        positions: (0..SEGMENT).collect(),
-        segment_bounds: vec![0, SEGMENT],
-        label_rows: (0..SEGMENT).collect(),
-        targets: (1..=SEGMENT).map(id).collect(),
+        token_ids: (0..num_tokens).map(id).collect(),
+        positions: (0..num_tokens).map(|i| i % SEGMENT).collect(),
+        segment_bounds: (0..=num_segments).map(|i| i * SEGMENT).collect(),
+        label_rows: (0..num_tokens).collect(),
+        targets: (1..=num_tokens).map(id).collect(),
     }
 }
 

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::QUERY_BLOCK;
 use crate::matmul::{Mat, MatMut, Threads, matmul};
 use crate::matrix::Compute;
+use crate::rows::rows_per_task;
 use crate::segments::Segments;
 use crate::simd::{dot, exp_shifted, max, update2};
 use crate::step::Output;
@@ -81,21 +82,34 @@ pub(super) fn run_tasks<P: Send>(
 }
 
 /// Joins the parts of all heads into packed rows: [T, G·width].
-pub(super) fn interleave<P>(
+pub(super) fn interleave<P: Sync>(
     dims: Dims,
     segments: &Segments,
     parts: &[P],
     width: usize,
-    values: impl Fn(&P) -> &[f32],
+    values: impl Fn(&P) -> &[f32] + Sync,
 ) -> Vec<f32> {
-    let mut packed = Vec::with_capacity(segments.num_tokens() * dims.G * width);
+    let row_len = dims.G * width;
+    let mut packed = vec![0.0; segments.num_tokens() * row_len];
+    let mut rest = &mut packed[..];
+    let mut pieces = Vec::new();
     for (rows, heads) in segments.ranges().zip(parts.chunks_exact(dims.G)) {
-        for row in 0..rows.len() {
-            for head in heads {
-                packed.extend_from_slice(&values(head)[row * width..(row + 1) * width]);
-            }
-        }
+        let own;
+        (own, rest) = rest.split_at_mut(rows.len() * row_len);
+        pieces.push((own, heads));
     }
+    let task_rows = rows_per_task(row_len);
+    pieces.into_par_iter().for_each(|(own, heads)| {
+        let tasks = own.par_chunks_mut(task_rows * row_len).enumerate();
+        tasks.for_each(|(task, rows)| {
+            for (i, row) in rows.chunks_exact_mut(row_len).enumerate() {
+                let at = (task * task_rows + i) * width;
+                for (out, head) in row.chunks_exact_mut(width).zip(heads) {
+                    out.copy_from_slice(&values(head)[at..at + width]);
+                }
+            }
+        });
+    });
     packed
 }
 

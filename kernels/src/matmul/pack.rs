@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::{Mat, Values};
 use crate::matrix::{INT8_GROUP, Int8Matrix};
-use crate::step::{Line, Step};
+use crate::step::{Line, Step, part, prefetch_later};
 
 /// Rows that are packed together: the words of a line.
 pub(super) const LANES: usize = 16;
@@ -38,19 +38,17 @@ trait Stored: Copy {
 /// Zeros after the values.
 #[inline(always)]
 fn padded<T: Copy, const N: usize>(values: &[T], to_f32: impl Fn(T) -> f32) -> [f32; N] {
-    match values.first_chunk::<N>() {
-        Some(values) => std::array::from_fn(
+    if let Some(values) = values.first_chunk::<N>() {
+        return std::array::from_fn(
             #[inline(always)]
             |i| to_f32(values[i]),
-        ),
-        None => {
-            let mut padded = [0.0; N];
-            for (padded, value) in padded.iter_mut().zip(values) {
-                *padded = to_f32(*value);
-            }
-            padded
-        }
+        );
     }
+    let mut padded = [0.0; N];
+    for (padded, value) in padded.iter_mut().zip(values) {
+        *padded = to_f32(*value);
+    }
+    padded
 }
 
 impl Stored for &[f32] {
@@ -96,7 +94,7 @@ pub(super) unsafe fn pack<S: Pack>(
     (rows, columns): (Range<usize>, Range<usize>),
     (lines, stride): (&mut [Line], usize),
 ) {
-    let part = Part {
+    let some = Part {
         row_stride: mat.row_stride,
         num_rows: mat.rows(),
         rows,
@@ -106,15 +104,44 @@ pub(super) unsafe fn pack<S: Pack>(
     // SAFETY: the caller's promise.
     unsafe {
         match (mat.values, mat.is_transposed) {
-            (Values::F32(values), false) => part.along(step, values, out),
-            (Values::F32(values), true) => part.across(step, values, out),
-            (Values::Bf16(values), false) => part.along(step, values, out),
-            (Values::Bf16(values), true) => part.across(step, values, out),
-            (Values::Int8(values), false) => part.along(step, values, out),
-            (Values::Int8(values), true) => part.across(step, values, out),
+            (Values::F32(values), false) => some.along(step, values, out),
+            (Values::F32(values), true) => some.across(step, values, out),
+            (Values::Bf16(values), false) => some.along(step, values, out),
+            (Values::Bf16(values), true) => some.across(step, values, out),
+            (Values::Int8(values), false) => some.along(step, values, out),
+            (Values::Int8(values), true) => some.across(step, values, out),
         }
     }
 }
+
+/// Asks for part `index` of `parts` of some rows and columns, which [`pack`] will read.
+#[inline(always)]
+pub(super) fn prefetch_part(
+    mat: &Mat<'_>,
+    (rows, columns): (Range<usize>, Range<usize>),
+    (index, parts): (usize, usize),
+) {
+    let (rows, columns) = if mat.is_transposed {
+        (columns, rows)
+    } else {
+        (rows, columns)
+    };
+    let (base, size) = match mat.values {
+        Values::F32(values) => (values.as_ptr().cast::<u8>(), 4),
+        Values::Bf16(values) => (values.as_ptr().cast::<u8>(), 2),
+        Values::Int8(matrix) => (matrix.values.as_ptr().cast::<u8>(), 1),
+    };
+    let own = part(rows.len(), parts, index);
+    for row in rows.start + own.start..rows.start + own.end {
+        let start = row * mat.row_stride;
+        let bytes = (start + columns.start) * size..(start + columns.end) * size;
+        for offset in bytes.step_by(CACHE_LINE) {
+            prefetch_later(base.wrapping_add(offset));
+        }
+    }
+}
+
+const CACHE_LINE: usize = 64;
 
 /// Some rows and columns of a matrix.
 struct Part {

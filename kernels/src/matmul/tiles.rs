@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::pack::{LANES, Pack, pack};
+use super::pack::{LANES, Pack, pack, prefetch_part};
 use super::{MAX_RUN, PANEL, Product, Task};
-use crate::step::{Line, Output, Place, RowGroup, Step, part};
+use crate::step::{Line, Output, Place, RowGroup, Step, part, prefetch_at};
 
 /// Packed blocks of one thread, used again and again.
 #[derive(Default)]
@@ -66,7 +66,12 @@ pub(super) unsafe fn tiles<S: Pack, const MAX_ROWS: usize>(
                 // SAFETY: the caller's promise.
                 unsafe { pack(step, &product.b, (rows, run.clone()), (lines, 2)) };
             }
+            let next = task.columns.end.min(column + PANEL);
+            let next = next..task.columns.end.min(next + PANEL);
             for (index, lines) in a.chunks_exact(run_words).enumerate() {
+                // What the next panel is made of comes from memory while this one is multiplied.
+                let share = (index, num_tiles);
+                prefetch_part(&product.b, (next.clone(), run.clone()), share);
                 let tile = Tile {
                     product,
                     rows: tile_rows(index),
@@ -124,6 +129,13 @@ impl Tile<'_> {
         unsafe {
             // Loops, not `map`: that became calls, which pass vectors through memory.
             let mut chains = [[step.start(none); 2]; R];
+            if self.output == Output::Add {
+                for r in 0..R {
+                    for half in 0..2 {
+                        prefetch_at(dst.wrapping_add(r * self.product.row_stride + half * LANES));
+                    }
+                }
+            }
             for (a, b) in a.iter().zip(b.as_chunks::<2>().0) {
                 let lines = [step.line(&raw const b[0]), step.line(&raw const b[1])];
                 for (r, chains) in chains.iter_mut().enumerate() {
