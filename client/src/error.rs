@@ -72,6 +72,8 @@ pub enum ClientError {
     #[error(transparent)]
     Question(#[from] data::question::QuestionError),
     #[error(transparent)]
+    Example(#[from] data::example::ExampleError),
+    #[error(transparent)]
     Prompt(#[from] data::prompt::PromptError),
     #[error(transparent)]
     Log(#[from] data::append_log::LogError),

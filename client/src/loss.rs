@@ -6,18 +6,22 @@ mod examples;
 
 use std::time::{Duration, Instant};
 
-use data::{prompt::PromptTemplate, record::WeightsStamp};
+use data::{
+    example::LineFormat,
+    prompt::{PromptFormat, PromptTemplate},
+    record::WeightsStamp,
+};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-pub use examples::{Example, Examples, LineFormat};
+pub use examples::Examples;
 
 use crate::{
     connection::Server,
     error::ClientError,
     eval::short,
     manifest::SOFTWARE,
-    request::{PromptFormat, Score, ScoreItem},
+    request::{Score, ScoreItem},
     session::{Context, FormatChoice, choose_format, nonce},
 };
 
@@ -95,7 +99,7 @@ pub async fn measure(
                 num_scored += 1;
             }
             Outcome::TooLong(num_tokens) => too_long.push(TooLong {
-                line: example.line,
+                line: example.number,
                 num_tokens,
             }),
         }
@@ -137,10 +141,9 @@ async fn score_all(
     let total = examples.list.len();
     let mut progress = context.progress.start("loss", total as u64, 0);
     let asked = examples.list.iter().enumerate().map(|(index, example)| {
-        let request_id = format!("{nonce}-loss-{}", example.line);
+        let items = examples::items(example, &nonce, &method.prompt, format);
         async move {
-            let item = example.item(request_id, &method.prompt, format)?;
-            let outcome = outcome(context, method.max_length, &item).await?;
+            let outcome = outcome(context, method.max_length, &items?).await?;
             Ok::<_, ClientError>((index, outcome))
         }
     });
@@ -166,22 +169,34 @@ async fn score_all(
     Ok(all.expect("every example was answered, or an error ended it"))
 }
 
+/// The score of everything that is learned from one example: its exchanges one after the other.
 async fn outcome(
     context: &Context,
     max_length: Option<u32>,
-    item: &ScoreItem,
+    items: &[ScoreItem],
 ) -> Result<Outcome, ClientError> {
-    match score(context, item).await {
-        Ok(score) => {
-            let num_tokens = score.num_context_tokens + score.logprobs.len() as u32;
-            Ok(match max_length {
-                Some(max) if num_tokens > max => Outcome::TooLong(num_tokens),
-                _ => Outcome::Scored(score),
-            })
+    let mut whole: Option<Score> = None;
+    for item in items {
+        let one = match score(context, item).await {
+            Ok(one) => one,
+            Err(ClientError::TooLong { num_tokens, .. }) => {
+                return Ok(Outcome::TooLong(num_tokens));
+            }
+            Err(error) => return Err(error),
+        };
+        let num_tokens = one.num_context_tokens + one.logprobs.len() as u32;
+        if max_length.is_some_and(|max| num_tokens > max) {
+            return Ok(Outcome::TooLong(num_tokens));
         }
-        Err(ClientError::TooLong { num_tokens, .. }) => Ok(Outcome::TooLong(num_tokens)),
-        Err(error) => Err(error),
+        match &mut whole {
+            None => whole = Some(one),
+            Some(whole) => {
+                require_weights(&whole.weights, &one.weights)?;
+                whole.logprobs.extend(one.logprobs);
+            }
+        }
     }
+    Ok(Outcome::Scored(whole.expect("an example has an exchange")))
 }
 
 /// A score; a server without room, or away for a while, is asked again.

@@ -3,14 +3,12 @@
 
 use data::{
     answer::Rule,
+    prompt::PromptFormat,
     record::{Decoding, PromptStamp, TemplateStamp, WeightsStamp},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    connection::{ModelInfo, ServerInfo},
-    request::PromptFormat,
-};
+use crate::connection::{ModelInfo, ServerInfo};
 
 /// This software, as results name it.
 pub const SOFTWARE: &str = concat!("star ", env!("CARGO_PKG_VERSION"));

@@ -2,8 +2,11 @@
 //! Nothing here knows protobuf; `connection` translates. Settings and stamps are those of
 //! `data::record`, so that what was asked is what is written down.
 
-use data::record::{Decoding, FinishReason, WeightsStamp};
-use serde::{Deserialize, Serialize};
+use data::{
+    example::{Asked, Message},
+    prompt::PromptFormat,
+    record::{Decoding, FinishReason, WeightsStamp},
+};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,31 +25,22 @@ pub enum Prompt {
     Chat(Vec<ChatMessage>),
 }
 
-/// How a rendered question becomes a prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PromptFormat {
-    Plain,
-    Chat,
+impl Prompt {
+    /// A rendered prompt: as it is, or as the single user turn of a conversation.
+    pub fn new(text: String, format: PromptFormat) -> Self {
+        Asked::new(text, format).into()
+    }
 }
 
-impl PromptFormat {
-    /// The word that command lines and files use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Chat => "chat",
-        }
-    }
-
-    /// The rendered text as a prompt: as it is, or as the single user turn of a conversation.
-    pub fn wrap(self, text: String) -> Prompt {
-        match self {
-            Self::Plain => Prompt::Text(text),
-            Self::Chat => Prompt::Chat(vec![ChatMessage {
-                role: "user".to_owned(),
-                content: text,
-            }]),
+impl From<Asked> for Prompt {
+    fn from(asked: Asked) -> Self {
+        let message = |message: Message| ChatMessage {
+            role: message.role.as_str().to_owned(),
+            content: message.content,
+        };
+        match asked {
+            Asked::Text(text) => Self::Text(text),
+            Asked::Chat(messages) => Self::Chat(messages.into_iter().map(message).collect()),
         }
     }
 }

@@ -4,7 +4,7 @@
 use data::{
     answer::{self, Rule},
     leak::find_leaks,
-    prompt::PromptTemplate,
+    prompt::{PromptFormat, PromptTemplate},
     question::Question,
     record::{Attempt, Decoding, PromptStamp, Source, TemplateStamp, Verdict, WeightsStamp},
 };
@@ -19,7 +19,7 @@ use crate::{
     interrupt::Interrupt,
     manifest::{DatasetStamp, Manifest, ModelStamp, SOFTWARE, ServerStamp},
     progress::ProgressMode,
-    request::{Answer, Item, PromptFormat},
+    request::{Answer, Item, Prompt},
 };
 
 /// What every stage needs of the outside.
@@ -199,7 +199,7 @@ impl Session {
         };
         Ok(Item {
             request_id: format!("{}-{}-{source}{}", self.nonce, question.id, ask.sample),
-            prompt: self.format.wrap(text),
+            prompt: Prompt::new(text, self.format),
             decoding: self.decoding(ask).clone(),
             seed: self.seed(question, ask),
         })

@@ -11,6 +11,8 @@ pub mod question;
 
 pub mod prompt;
 
+pub mod example;
+
 pub mod answer;
 pub mod leak;
 

@@ -5,6 +5,7 @@
 //! prompt's digest goes into every attempt; a changed text is another prompt.
 
 use crate::{digest::sha256_hex, number::Number};
+use serde::{Deserialize, Serialize};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -68,6 +69,26 @@ pub struct PromptTemplate {
     name: String,
     text: String,
     digest: String,
+}
+
+/// How a rendered prompt reaches the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptFormat {
+    /// Text, with BOS where the tokenizer adds it.
+    Plain,
+    /// One user message through the checkpoint's chat template.
+    Chat,
+}
+
+impl PromptFormat {
+    /// The word that command lines and files use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Chat => "chat",
+        }
+    }
 }
 
 impl PromptTemplate {

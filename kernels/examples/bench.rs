@@ -5,11 +5,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kernels::{
     Activations, AdamWStep, AttentionPlan, AttentionSaved, Compute, Crew, KvCache, KvFormat,
-    KvShape, LossOptions, Matrix, MatrixFormat, Output, PagedBatch, PagedSequence, QueryRows,
-    RopeTable, Segments, Weight, WeightFormat,
+    KvShape, LossOptions, Matrix, MatrixFormat, Moments, MomentsFormat, Output, PagedBatch,
+    PagedSequence, QueryRows, RopeTable, Rounding, Segments, Weight, WeightFormat,
 };
 
 type Bench = fn() -> kernels::Result<()>;
@@ -163,8 +163,7 @@ fn head() -> kernels::Result<()> {
 
 fn adamw() -> kernels::Result<()> {
     let len = 3_000_000;
-    let (mut param, grad) = (vec![0.1; len], vec![0.2; len]);
-    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+    let grad = vec![0.2; len];
     let step = AdamWStep {
         lr: 1e-3,
         beta1: 0.9,
@@ -174,9 +173,31 @@ fn adamw() -> kernels::Result<()> {
         step: 10,
         grad_scale: 1.0,
     };
-    kernels::adamw_step(&mut param, &grad, &mut m, &mut v, &step)?;
-    let time = best(|| kernels::adamw_step(&mut param, &grad, &mut m, &mut v, &step));
-    report_bytes("adamw_step 3M", time, 7 * len);
+    for (name, dtype, format) in [
+        (
+            "adamw_step 3M f32, moments f32",
+            DType::F32,
+            MomentsFormat::F32,
+        ),
+        (
+            "adamw_step 3M bf16, moments bf16",
+            DType::BF16,
+            MomentsFormat::Bf16,
+        ),
+        (
+            "adamw_step 3M bf16, moments int8",
+            DType::BF16,
+            MomentsFormat::Int8,
+        ),
+    ] {
+        let param = Tensor::full(0.1_f32, len, &Device::Cpu)?.to_dtype(dtype)?;
+        let mut moments = Moments::zeros(format, len);
+        let rounding = Rounding { key: 1 };
+        kernels::adamw_step(&param, &grad, &mut moments, &step, rounding)?;
+        let time = best(|| kernels::adamw_step(&param, &grad, &mut moments, &step, rounding));
+        // As f32 moves it: reads four values and writes three.
+        report_bytes(name, time, 7 * len);
+    }
     let time = best(|| kernels::squared_norm(&grad));
     report_bytes("squared_norm 3M", time, len);
     Ok(())

@@ -1,15 +1,30 @@
-//! AdamW in one pass over parameters, gradients and both moments, and the norm that clipping
-//! needs. Plain slices: the trainer owns the buffers.
+//! AdamW in one pass over parameters, gradients and both moments, whatever these are stored in, and
+//! the norm that clipping needs. Arithmetic is f32; storage narrower than that is widened and rounded
+//! a block at a time, so there is no second copy of anything.
 
+mod moments;
+mod quantized;
+mod rounding;
+
+use candle_core::{DType, Tensor};
+use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::error::Result;
+pub use self::moments::{Moments, MomentsFormat};
+pub use self::quantized::Quantized;
+pub use self::rounding::Rounding;
+
+use self::moments::MomentsMut;
+use crate::error::{Error, Result};
 use crate::simd::dot;
-use crate::tensor::expect_len;
+use crate::tensor::{bf16_update, expect_len, f32_update};
 
 /// Elements of a task; divides sums at fixed places, so they are the same on any machine.
 const TASK: usize = 1 << 16;
+
+/// Elements that are widened together; also how many 8-bit values share a scale.
+const BLOCK: usize = 256;
 
 /// Elements that are summed in f32 before the sum goes on in f64.
 const NORM_RUN: usize = 1 << 10;
@@ -29,30 +44,44 @@ pub struct AdamWStep {
     pub grad_scale: f32,
 }
 
-/// One step in place, m and v being the moments (zero before step 1): Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (arXiv
+/// One step in place: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (arXiv
 /// 1711.05101), in the order of operations of torch.optim.AdamW:
 ///
 /// p ← p·(1 − lr·weight_decay); m ← β1·m + (1−β1)·g; v ← β2·v + (1−β2)·g²;
 /// p ← p − lr/(1−β1^step) · m / (√v/√(1−β2^step) + eps)
+///
+/// `param` is f32, or bf16: then it is rounded stochastically, since at a learning rate of 1e-5 a step
+/// is less than half the distance to the next bf16 for most weights, and rounding to nearest would
+/// undo it. `rounding` has to be another one for each parameter and step.
+///
+/// # Errors
+/// When the lengths differ, or `param` is neither f32 nor bf16, or not contiguous on the CPU.
 pub fn adamw_step(
-    param: &mut [f32],
+    param: &Tensor,
     grad: &[f32],
-    m: &mut [f32],
-    v: &mut [f32],
+    moments: &mut Moments,
     step: &AdamWStep,
+    rounding: Rounding,
 ) -> Result<()> {
-    expect_len("adamw_step", "grad", param.len(), grad.len())?;
-    expect_len("adamw_step", "first moment", param.len(), m.len())?;
-    expect_len("adamw_step", "second moment", param.len(), v.len())?;
+    let op = "adamw_step";
+    expect_len(op, "grad", param.elem_count(), grad.len())?;
+    expect_len(op, "moments", param.elem_count(), moments.len())?;
     let factors = Factors::new(step);
-    param
-        .par_chunks_mut(TASK)
-        .zip(grad.par_chunks(TASK))
-        .zip(m.par_chunks_mut(TASK).zip(v.par_chunks_mut(TASK)))
-        .for_each(|((param, grad), (m, v))| {
-            Arch::new().dispatch(|| update(param, grad, m, v, factors));
-        });
-    Ok(())
+    let moments = moments.as_mut();
+    match param.dtype() {
+        DType::F32 => f32_update(op, "param", param, |values| {
+            run(ParamMut::F32(values), grad, moments, (factors, rounding));
+        }),
+        DType::BF16 => bf16_update(op, "param", param, |values| {
+            run(ParamMut::Bf16(values), grad, moments, (factors, rounding));
+        }),
+        found => Err(Error::DType {
+            op,
+            argument: "param",
+            found,
+            expected: DType::F32,
+        }),
+    }
 }
 
 /// Σ of squares, in f64. The order of the additions depends on the length alone.
@@ -66,6 +95,120 @@ pub fn squared_norm(values: &[f32]) -> f64 {
         })
         .collect();
     parts.iter().sum()
+}
+
+/// A parameter's values as stored.
+enum ParamMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+impl ParamMut<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    fn split_at(self, at: usize) -> (Self, Self) {
+        match self {
+            Self::F32(values) => {
+                let (head, tail) = values.split_at_mut(at);
+                (Self::F32(head), Self::F32(tail))
+            }
+            Self::Bf16(values) => {
+                let (head, tail) = values.split_at_mut(at);
+                (Self::Bf16(head), Self::Bf16(tail))
+            }
+        }
+    }
+}
+
+/// Consecutive elements that one thread steps.
+struct Task<'a> {
+    /// Of the first element.
+    index: usize,
+    param: ParamMut<'a>,
+    grad: &'a [f32],
+    moments: MomentsMut<'a>,
+}
+
+fn run(
+    mut param: ParamMut<'_>,
+    grad: &[f32],
+    mut moments: MomentsMut<'_>,
+    (factors, rounding): (Factors, Rounding),
+) {
+    let mut tasks = Vec::with_capacity(grad.len().div_ceil(TASK));
+    for (number, grad) in grad.chunks(TASK).enumerate() {
+        let (own_param, rest_param) = param.split_at(grad.len());
+        let (own_moments, rest_moments) = moments.split_at(grad.len());
+        (param, moments) = (rest_param, rest_moments);
+        tasks.push(Task {
+            index: number * TASK,
+            param: own_param,
+            grad,
+            moments: own_moments,
+        });
+    }
+    tasks.into_par_iter().for_each(|task| {
+        Arch::new().dispatch(|| task.step(factors, rounding));
+    });
+}
+
+impl Task<'_> {
+    #[inline(always)]
+    fn step(self, factors: Factors, rounding: Rounding) {
+        let Self {
+            index,
+            param,
+            grad,
+            moments,
+        } = self;
+        match (param, moments) {
+            (ParamMut::F32(param), MomentsMut::F32 { first, second }) => {
+                update(param, grad, (first, second), factors);
+            }
+            (param, moments) => step_blocks(param, grad, moments, (index, factors, rounding)),
+        }
+    }
+}
+
+/// Widens, updates and rounds block by block.
+#[inline(always)]
+fn step_blocks(
+    mut param: ParamMut<'_>,
+    grad: &[f32],
+    mut moments: MomentsMut<'_>,
+    (index, factors, rounding): (usize, Factors, Rounding),
+) {
+    let (mut wide, mut first, mut second) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+    let mut bits = [0; BLOCK];
+    for (number, grad) in grad.chunks(BLOCK).enumerate() {
+        let count = grad.len();
+        let (own_param, rest_param) = param.split_at(count);
+        let (mut own_moments, rest_moments) = moments.split_at(count);
+        (param, moments) = (rest_param, rest_moments);
+        debug_assert_eq!(own_param.len(), count);
+        rounding.fill((index + number * BLOCK) as u64, &mut bits);
+        own_moments.widen(&mut first, &mut second);
+        let averages = (&mut first[..count], &mut second[..count]);
+        match own_param {
+            ParamMut::F32(param) => update(param, grad, averages, factors),
+            ParamMut::Bf16(param) => {
+                let wide = &mut wide[..count];
+                for (wide, stored) in wide.iter_mut().zip(param.iter()) {
+                    *wide = stored.to_f32();
+                }
+                update(wide, grad, averages, factors);
+                for ((stored, wide), bits) in param.iter_mut().zip(wide).zip(&bits) {
+                    *stored = rounding::stochastic(*wide, *bits as u16);
+                }
+            }
+        }
+        own_moments.store(&first[..count], &second[..count], &bits);
+    }
 }
 
 /// The step's constants, worked out in f64 and rounded once.
@@ -101,7 +244,7 @@ impl Factors {
 
 /// Vectorised by the compiler inside `dispatch`.
 #[inline(always)]
-fn update(param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
+fn update(param: &mut [f32], grad: &[f32], (m, v): (&mut [f32], &mut [f32]), f: Factors) {
     for ((p, g), (m, v)) in param.iter_mut().zip(grad).zip(m.iter_mut().zip(v)) {
         let g = g * f.grad_scale;
         *m = f.beta1 * *m + f.one_minus_beta1 * g;

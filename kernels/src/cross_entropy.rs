@@ -170,6 +170,11 @@ fn value_error(
     }
 }
 
+/// Bytes of the logits that exist at once for this many label rows.
+pub fn logit_chunk_bytes(num_labels: usize, vocab_size: usize) -> usize {
+    4 * vocab_size * chunk_rows(num_labels, vocab_size)
+}
+
 /// Depends on the shape only, so the sums are the same on any machine.
 fn chunk_rows(L: usize, V: usize) -> usize {
     (CHUNK_LOGITS / V.max(1)).max(MIN_CHUNK_ROWS).min(L).max(1)

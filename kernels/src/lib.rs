@@ -39,12 +39,14 @@ mod simd;
 #[cfg(test)]
 mod testing;
 
-pub use adamw::{AdamWStep, adamw_step, squared_norm};
+pub use adamw::{AdamWStep, Moments, MomentsFormat, Quantized, Rounding, adamw_step, squared_norm};
 pub use causal_attention::{
     AttentionSaved, LogSumExp, causal_attention, causal_attention_backward,
 };
 pub use crew::Crew;
-pub use cross_entropy::{CrossEntropy, LossOptions, cross_entropy, cross_entropy_backward};
+pub use cross_entropy::{
+    CrossEntropy, LossOptions, cross_entropy, cross_entropy_backward, logit_chunk_bytes,
+};
 pub use embedding::{embedding, embedding_grad_accumulate, gather_rows};
 pub use error::{Error, Result};
 pub use kv_cache::{KvCache, KvFormat, KvLayer, KvRows, KvShape};
@@ -52,7 +54,7 @@ pub use linear::{
     linear, linear_accumulate, linear_input_grad, linear_input_grad_accumulate,
     linear_weight_grad_accumulate,
 };
-pub use matrix::{Compute, Int8Matrix, Matrix, MatrixFormat};
+pub use matrix::{Compute, INT8_GROUP, Int8Matrix, Matrix, MatrixFormat};
 pub use packed::{Activations, Weight, WeightBuilder, WeightFormat, linear_packed};
 pub use paged_attention::{AttentionPlan, PagedBatch, PagedSequence, QueryRows, paged_attention};
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_row};

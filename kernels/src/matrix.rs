@@ -32,7 +32,7 @@ pub enum MatrixFormat {
 /// their size. The scales cost 6 % of the bytes; groups of 128, as in serving, would save half of
 /// that and have a larger largest value, thus coarser steps: some 6 % for normal values. Packing
 /// reads 32 values at a time of one group (see `matmul`), so a group is a multiple of that.
-pub(crate) const INT8_GROUP: usize = 64;
+pub const INT8_GROUP: usize = 64;
 
 /// A weight matrix w_OC: O outputs, C inputs. Its tensors are contiguous and on the CPU; clones
 /// share them.

@@ -2,23 +2,24 @@
 //! the tensors the config asks for, every value finite. Files are read, never mapped: a mapped file
 //! that is cut short or replaced kills the process, and a checkpoint folder is on a shared disk.
 
+mod header;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Dtype;
 
+use self::header::{read_header, read_index};
 use crate::config::LlamaConfig;
 use crate::dtype::StoredDtype;
 use crate::error::{ModelError, Result};
 use crate::weights::{EMBED, LM_HEAD, TensorSpec, Weights, WeightsHasher, tensor_specs};
 
-/// As in the safetensors library: a longer header is a broken or hostile file.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
-
 /// Where one tensor lies.
+#[derive(Debug)]
 struct Location {
     file: usize,
     dtype: StoredDtype,
@@ -28,6 +29,7 @@ struct Location {
     end: u64,
 }
 
+#[derive(Debug)]
 struct Checkpoint {
     files: Vec<(PathBuf, File)>,
     tensors: BTreeMap<String, Location>,
@@ -37,7 +39,7 @@ struct Checkpoint {
 /// memory besides the result.
 pub(crate) fn load_weights(dir: &Path, config: &LlamaConfig, dtype: DType) -> Result<Weights> {
     let mut reader = TensorReader::open(dir, config)?;
-    let tensors = std::iter::from_fn(|| reader.next()).map(|tensor| {
+    let tensors = reader.by_ref().map(|tensor| {
         let (spec, values) = tensor?;
         Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?)
     });
@@ -46,8 +48,10 @@ pub(crate) fn load_weights(dir: &Path, config: &LlamaConfig, dtype: DType) -> Re
     Ok(weights)
 }
 
-/// The tensors of a checked checkpoint, one after another in [`tensor_specs`]' order.
-pub(crate) struct TensorReader {
+/// The tensors of a checked checkpoint, one after another in [`tensor_specs`]' order; holds one
+/// stored tensor in memory at a time.
+#[derive(Debug)]
+pub struct TensorReader {
     checkpoint: Checkpoint,
     specs: std::vec::IntoIter<TensorSpec>,
     hasher: WeightsHasher,
@@ -56,7 +60,7 @@ pub(crate) struct TensorReader {
 
 impl TensorReader {
     /// Refuses a checkpoint that is not `config`'s before the first value is read.
-    pub(crate) fn open(dir: &Path, config: &LlamaConfig) -> Result<Self> {
+    pub fn open(dir: &Path, config: &LlamaConfig) -> Result<Self> {
         let mut checkpoint = Checkpoint::open(dir)?;
         let specs = tensor_specs(config);
         checkpoint.check_names(dir, config, &specs)?;
@@ -74,12 +78,6 @@ impl TensorReader {
         })
     }
 
-    /// The next tensor's finite values in f32.
-    pub(crate) fn next(&mut self) -> Option<Result<(TensorSpec, Vec<f32>)>> {
-        let spec = self.specs.next()?;
-        Some(self.read(&spec).map(|values| (spec, values)))
-    }
-
     fn read(&mut self, spec: &TensorSpec) -> Result<Vec<f32>> {
         self.checkpoint.read(&spec.name, &mut self.bytes)?;
         let (path, location) = self.checkpoint.locate(&spec.name);
@@ -91,9 +89,22 @@ impl TensorReader {
     }
 
     /// Of what the files hold (see [`Weights::digest`]), once all tensors were read.
-    pub(crate) fn digest(self) -> String {
+    ///
+    /// # Panics
+    /// Before that.
+    pub fn digest(self) -> String {
         assert!(self.specs.len() == 0, "the digest is that of all tensors");
         self.hasher.finish()
+    }
+}
+
+/// The next tensor's finite values in f32.
+impl Iterator for TensorReader {
+    type Item = Result<(TensorSpec, Vec<f32>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let spec = self.specs.next()?;
+        Some(self.read(&spec).map(|values| (spec, values)))
     }
 }
 
@@ -294,75 +305,6 @@ impl Checkpoint {
             .map_err(ModelError::io(path, "seek"))?;
         file.read_exact(bytes).map_err(ModelError::io(path, "read"))
     }
-}
-
-/// Tensor name to file name.
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = std::fs::read_to_string(path).map_err(ModelError::io(path, "read"))?;
-    let index: Index = serde_json::from_str(&text).map_err(|source| ModelError::Json {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    // A name with a slash would reach out of the folder.
-    match index
-        .weight_map
-        .values()
-        .find(|file| !crate::manifest::is_plain_name(file))
-    {
-        None => Ok(index.weight_map),
-        Some(file) => {
-            let expected = "names of files in the folder";
-            Err(ModelError::value(
-                path,
-                "weight_map",
-                expected,
-                file.clone(),
-            ))
-        }
-    }
-}
-
-/// The place where the data begins, and the checked header: offsets without gaps or overlaps that
-/// fit shapes, and end where the file ends.
-fn read_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
-    let broken = |message: String| ModelError::folder(path, message);
-    let file_bytes = file
-        .metadata()
-        .map_err(ModelError::io(path, "inspect"))?
-        .len();
-    let mut length = [0; 8];
-    let truncated = || broken(format!("not a safetensors file: only {file_bytes} bytes"));
-    if file_bytes < 8 {
-        return Err(truncated());
-    }
-    file.read_exact(&mut length)
-        .map_err(ModelError::io(path, "read"))?;
-    let header_bytes = u64::from_le_bytes(length);
-    if header_bytes > MAX_HEADER_BYTES {
-        return Err(broken(format!(
-            "not a safetensors file: a header of {header_bytes} bytes"
-        )));
-    }
-    if header_bytes + 8 > file_bytes {
-        return Err(truncated());
-    }
-    let mut header = vec![0; header_bytes as usize];
-    file.read_exact(&mut header)
-        .map_err(ModelError::io(path, "read"))?;
-    let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| broken(format!("not a safetensors file: broken header: {error}")))?;
-    let data_start = 8 + header_bytes;
-    let expected = data_start + metadata.data_len() as u64;
-    if expected != file_bytes {
-        return Err(broken(format!(
-            "incomplete or damaged: expected {expected} bytes, found {file_bytes}"
-        )));
-    }
-    Ok((data_start, metadata))
 }
 
 fn no_weights_message(dir: &Path) -> String {

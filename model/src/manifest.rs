@@ -217,7 +217,8 @@ pub fn file_sha256(path: &Path) -> Result<String> {
     measure_file(path).map(|file| file.sha256)
 }
 
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+/// sha256 of bytes, lower-case hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

@@ -107,6 +107,13 @@ pub(crate) struct ChatTemplate {
     special_tokens: Vec<(&'static str, Option<String>)>,
 }
 
+/// What rendered text ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    GenerationPrompt,
+    LastTurn,
+}
+
 /// What every template may name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TemplateTokens {
@@ -192,6 +199,15 @@ impl ChatTemplate {
 
     /// The conversation as text, ending with the header of the assistant's turn.
     pub(crate) fn render(&self, messages: &[ChatMessage]) -> Result<String> {
+        self.render_to(messages, Ending::GenerationPrompt)
+    }
+
+    /// The conversation as text, ending where it ends.
+    pub(crate) fn render_whole(&self, messages: &[ChatMessage]) -> Result<String> {
+        self.render_to(messages, Ending::LastTurn)
+    }
+
+    fn render_to(&self, messages: &[ChatMessage], ending: Ending) -> Result<String> {
         let wrong = |error: &Error| ModelError::Template {
             name: self.name.clone(),
             message: describe(error),
@@ -208,7 +224,7 @@ impl ChatTemplate {
         );
         let context = context! {
             messages => Value::from(Serde(messages)),
-            add_generation_prompt => true,
+            add_generation_prompt => ending == Ending::GenerationPrompt,
             date_string => &self.date,
             ..tokens
         };

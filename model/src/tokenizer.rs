@@ -12,11 +12,13 @@ use crate::template::{self, ChatMessage, ChatTemplate, TemplateChoice, TemplateT
 use crate::tokenizer::files::{
     end_ids, named_token, prefix_ids, read_config, read_json, tokenizer_error,
 };
-use crate::tokenizer::special::{SpecialTokens, guard_for};
+use crate::tokenizer::special::SpecialTokens;
 
+mod conversation;
 mod files;
 mod special;
 
+pub use conversation::ConversationIds;
 pub(crate) use files::{num_ids, read_tokenizer};
 
 /// What a caller asks the model to continue.
@@ -93,9 +95,6 @@ impl std::fmt::Debug for ModelTokenizer {
             .finish_non_exhaustive()
     }
 }
-
-/// Anything else could carry a special token into a turn's header.
-const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "ipython"];
 
 impl ModelTokenizer {
     /// Loads `dir` with its own template and the default date.
@@ -180,11 +179,21 @@ impl ModelTokenizer {
         Ok(ids)
     }
 
-    /// Prompt and completion as one training example. They are encoded in one go, so that the
-    /// completion's first token is the one the model would meet in running text; where that would
-    /// change the prompt's own ids, they are encoded apart (see [`TrainingIds::split_at_border`]).
-    /// The completion is followed by the id at which generation ends.
+    /// Prompt and completion as one training example: [`Self::encode_continued`], followed by the id at
+    /// which generation ends.
+    ///
+    /// # Errors
+    /// As [`Self::encode_prompt`]'s; [`ModelError::Prompt`] for a tokenizer without such an id.
     pub fn encode_training(&self, prompt: &Prompt, completion: &str) -> Result<TrainingIds> {
+        let mut example = self.encode_continued(prompt, completion)?;
+        example.ids.push(self.end_of(prompt)?);
+        Ok(example)
+    }
+
+    /// Prompt and completion, with no end. They are encoded in one go, so that the completion's first
+    /// token is the one the model would meet in running text; where that would change the prompt's
+    /// own ids, they are encoded apart (see [`TrainingIds::split_at_border`]).
+    pub fn encode_continued(&self, prompt: &Prompt, completion: &str) -> Result<TrainingIds> {
         let prompt_ids = self.encode_prompt(prompt)?;
         let whole = match prompt {
             Prompt::Text(text) => {
@@ -196,28 +205,31 @@ impl ModelTokenizer {
             }
             Prompt::TokenIds(ids) => [ids.as_slice(), &self.encode_text(completion)?].concat(),
         };
-        let (end, kind) = match prompt {
-            Prompt::Chat(_) => (self.inner.chat_end_id, "end-of-turn"),
-            _ => (self.inner.text_end_id, "end-of-text"),
-        };
-        let end = end.ok_or_else(|| {
-            ModelError::Prompt(format!(
-                "the tokenizer has no {kind} token (eos_token of tokenizer_config.json, \
-                 eos_token_id of config.json)"
-            ))
-        })?;
         let label_start = prompt_ids.len();
         let split_at_border = !whole.starts_with(&prompt_ids);
-        let mut ids = if split_at_border {
+        let ids = if split_at_border {
             [prompt_ids, self.encode_text(completion)?].concat()
         } else {
             whole
         };
-        ids.push(end);
         Ok(TrainingIds {
             ids,
             label_start,
             split_at_border,
+        })
+    }
+
+    /// The id at which an answer to this prompt ends.
+    fn end_of(&self, prompt: &Prompt) -> Result<u32> {
+        let (end, kind) = match prompt {
+            Prompt::Chat(_) => (self.inner.chat_end_id, "end-of-turn"),
+            _ => (self.inner.text_end_id, "end-of-text"),
+        };
+        end.ok_or_else(|| {
+            ModelError::Prompt(format!(
+                "the tokenizer has no {kind} token (eos_token of tokenizer_config.json, \
+                 eos_token_id of config.json)"
+            ))
         })
     }
 
@@ -303,72 +315,14 @@ impl ModelTokenizer {
         self.inner.template.as_ref()
     }
 
-    /// The conversation as the template writes it.
-    pub fn render_chat(&self, messages: &[ChatMessage]) -> Result<String> {
-        let (rendered, guard) = self.render_guarded(messages, "")?;
-        Ok(rendered.replace(guard, ""))
-    }
-
-    /// Renders `messages` followed by `completion`. Every special token a message spells out is
-    /// broken by a guard character, which no message contains; see [`Self::encode_rendered`].
-    fn render_guarded(&self, messages: &[ChatMessage], completion: &str) -> Result<(String, char)> {
-        let template = self.template().ok_or_else(|| {
-            ModelError::Prompt(
-                "this model has no chat template; send the prompt as text, or name a template \
-                 (hf-llama3.2, meta-llama3 or a file)"
-                    .to_owned(),
-            )
-        })?;
-        if messages.is_empty() {
-            return Err(ModelError::Prompt("the conversation is empty".to_owned()));
+    /// A template that writes BOS itself must not get a second one.
+    fn with_one_bos(&self, ids: Vec<u32>) -> Vec<u32> {
+        let bos = self.inner.bos_id;
+        if bos.is_some_and(|bos| ids.first() == Some(&bos)) {
+            ids
+        } else {
+            self.with_prefix(&ids)
         }
-        if let Some(message) = messages.iter().find(|m| !ROLES.contains(&m.role.as_str())) {
-            return Err(ModelError::Prompt(format!(
-                "role: expected one of {}, found {:?}",
-                ROLES.join(", "),
-                message.role
-            )));
-        }
-        let mut texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-        texts.push(completion);
-        let unbreakable = |text: &&str| self.inner.special.unbreakable_in(text);
-        if let Some(token) = texts.iter().find_map(unbreakable) {
-            let message = format!("a message contains the special token {token:?}");
-            return Err(ModelError::Prompt(message));
-        }
-        let guard = guard_for(&texts).ok_or_else(|| {
-            ModelError::Prompt("the text uses every private-use character there is".to_owned())
-        })?;
-        let guarded: Vec<ChatMessage> = messages
-            .iter()
-            .map(|message| ChatMessage {
-                role: message.role.clone(),
-                content: self.inner.special.guard(&message.content, guard),
-            })
-            .collect();
-        let mut rendered = template.render(&guarded)?;
-        rendered.push_str(&self.inner.special.guard(completion, guard));
-        Ok((rendered, guard))
-    }
-
-    /// Template output to ids: the special tokens in it are the template's own, since those that
-    /// messages spell out carry the guard, which is removed from the plain text between them.
-    fn encode_rendered(&self, rendered: &str, guard: char) -> Result<Vec<u32>> {
-        let mut ids = Vec::new();
-        for piece in self.inner.special.split(rendered) {
-            match piece {
-                special::Piece::Special(id) => ids.push(id),
-                special::Piece::Text(text) => {
-                    ids.extend(self.encode_text(&text.replace(guard, ""))?);
-                }
-            }
-        }
-        // A template that writes BOS itself must not get a second one.
-        let has_bos = self
-            .inner
-            .bos_id
-            .is_some_and(|bos| ids.first() == Some(&bos));
-        Ok(if has_bos { ids } else { self.with_prefix(&ids) })
     }
 
     fn with_prefix(&self, ids: &[u32]) -> Vec<u32> {

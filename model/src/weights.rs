@@ -227,7 +227,7 @@ impl Weights {
 }
 
 /// The running digest of [`Weights::digest`].
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct WeightsHasher(sha2::Sha256);
 
 impl WeightsHasher {

@@ -4,34 +4,43 @@
 //! ```text
 //! OUT/epoch_<n>/            a model folder in Hugging Face layout, for serving
 //!     manifest.json         size and sha256 of every file above
-//!     trainer_state/        what a resume needs; kept for the newest epoch only
-//!         state.json        settings, counters, losses so far
+//!     adapter/              the adapters as PEFT reads them (LoRA; the model above has them merged)
+//!     trainer_state/        what a resume needs; kept in the newest checkpoint only
+//!         state.json        settings and the position in the run
 //!         optimizer.safetensors
 //!         manifest.json
+//! OUT/step_<n>/             the same after n optimizer steps; the newest few are kept
 //! ```
 //!
 //! The state lies in a subfolder because servers load every `*.safetensors` of a model folder.
 
 use std::path::{Path, PathBuf};
 
-use kernels::tensor::f32_view;
-use model::dtype::StoredDtype;
+use candle_core::{DType, Tensor};
+use half::bf16;
+use kernels::Moments;
+use kernels::tensor::{View, bf16_view, f32_view};
 use model::manifest::{self, Manifest, file_sha256, verify_folder};
-use model::save::{save_checkpoint, sync_folder};
+use model::save::{sync_folder, write_checkpoint};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{SaveDtype, TrainingConfig};
+use crate::config::{Method, SaveDtype, TrainingConfig};
 use crate::error::{Result, TrainError};
+use crate::folders::{CheckpointName, discard};
 use crate::forward::Network;
-use crate::metrics::EpochLosses;
+use crate::lora::peft::write_adapter;
 use crate::resume::may_pass;
-use crate::state_file::write_arrays;
-use crate::train::{Counters, TrainState};
+use crate::state_file::{Array, ArrayMut, Named, write_arrays};
+use crate::train::TrainState;
+use crate::train::position::Position;
+use crate::weights::Parameter;
 
+/// The adapters of a LoRA run, below its checkpoint.
+pub const ADAPTER_FOLDER: &str = "adapter";
 pub(crate) const STATE_FOLDER: &str = "trainer_state";
 pub(crate) const STATE_FILE: &str = "state.json";
 pub(crate) const ARRAYS_FILE: &str = "optimizer.safetensors";
-pub(crate) const STATE_FORMAT_VERSION: u32 = 1;
+pub(crate) const STATE_FORMAT_VERSION: u32 = 2;
 
 /// A complete folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,36 +55,38 @@ pub struct SavedCheckpoint {
 pub struct SavedState {
     pub format_version: u32,
     pub config: TrainingConfig,
-    pub counters: Counters,
     pub num_updates: u64,
-    pub history: Vec<EpochLosses>,
+    pub position: Position,
 }
 
-/// Writes `out/epoch_<n>` for the epoch that `state` has just done, then removes the trainer state
-/// of older epochs.
-pub fn save_epoch(
+/// Writes the checkpoint of this name for what `state` is now. Where that fails, as on a full disk,
+/// the half folder is removed and those before it stay.
+pub fn save(
     out: &Path,
+    name: CheckpointName,
     tokenizer_source: &Path,
     config: &TrainingConfig,
     state: &TrainState,
 ) -> Result<SavedCheckpoint> {
-    let epoch = state.counters.epochs_done;
-    let beside = out.join(format!(".epoch_{epoch}.tmp-{}", std::process::id()));
-    write_model(&beside, tokenizer_source, config.save_dtype, &state.network)?;
-    write_state(&beside.join(STATE_FOLDER), config, state)?;
-    Manifest::write(&beside)?;
-    let manifest_sha256 = file_sha256(&beside.join(manifest::FILE_NAME))?;
-    sync_folder(&beside)?;
-    let path = out.join(format!("epoch_{epoch}"));
+    let beside = out.join(format!(".{name}.tmp-{}", std::process::id()));
+    let write = || {
+        write_model(&beside, tokenizer_source, config.save_dtype, &state.network)?;
+        write_state(&beside.join(STATE_FOLDER), config, state)?;
+        Manifest::write(&beside)?;
+        sync_folder(&beside)?;
+        Ok(file_sha256(&beside.join(manifest::FILE_NAME))?)
+    };
+    let manifest_sha256 = write().inspect_err(|_: &TrainError| {
+        // The first error is the one to tell; the next process tries to remove it again.
+        let _ = remove_folder(&beside);
+    })?;
+    let path = out.join(name.to_string());
+    if path.exists() {
+        // Left from a run that could not be gone on with from there.
+        discard(out, name, &path)?;
+    }
     std::fs::rename(&beside, &path).map_err(TrainError::io(&path))?;
     sync_folder(out)?;
-    for older in (1..epoch).rev() {
-        let state = out.join(format!("epoch_{older}")).join(STATE_FOLDER);
-        if !state.exists() {
-            break;
-        }
-        std::fs::remove_dir_all(&state).map_err(TrainError::io(&state))?;
-    }
     Ok(SavedCheckpoint {
         path,
         manifest_sha256,
@@ -161,6 +172,7 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// The model as a plain checkpoint, adapters merged, and beside it the adapters themselves.
 fn write_model(
     dir: &Path,
     tokenizer_source: &Path,
@@ -170,43 +182,66 @@ fn write_model(
     remove_folder(dir)?;
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
     let mut config = network.config.clone();
-    config.dtype = match dtype {
-        SaveDtype::F32 => StoredDtype::F32,
-        SaveDtype::Bf16 => StoredDtype::Bf16,
-        SaveDtype::F16 => StoredDtype::F16,
-    };
-    Ok(save_checkpoint(
-        dir,
-        &config,
-        &network.weights,
-        Some(tokenizer_source),
-    )?)
+    config.dtype = dtype.stored();
+    let weights = network.weights.in_order();
+    let mut weights = weights.into_iter();
+    let mut failure = None;
+    let outcome = write_checkpoint(dir, &config, Some(tokenizer_source), |_, values| {
+        let weight = weights.next().expect("one weight per spec");
+        match weight.merged() {
+            Ok(merged) => *values = merged,
+            // Reported below: the file is then too short, which is an error, too.
+            Err(error) => failure = Some(error),
+        }
+        Ok(())
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    outcome?;
+    if let Method::Lora(lora) = &network.method {
+        write_adapter(
+            &dir.join(ADAPTER_FOLDER),
+            lora,
+            &network.parameters,
+            tokenizer_source,
+        )?;
+    }
+    Ok(())
 }
 
-/// Moments and, where the folder's weights are rounded, the f32 weights themselves: a resumed run
-/// has every bit that an uninterrupted one has.
+/// Whether the model's own files lack bits of a parameter: they round it, or have only what became of
+/// it by merging.
+pub(crate) fn is_in_state(parameter: &Parameter, config: &TrainingConfig) -> bool {
+    config.method != Method::Full || parameter.values.dtype() != config.save_dtype.dtype()
+}
+
+/// Moments and, where the folder's weights are not all of them, the parameters: a resumed run has
+/// every bit that an uninterrupted one has.
 fn write_state(dir: &Path, config: &TrainingConfig, state: &TrainState) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
-    let weights = state.network.weights.named();
-    let views = weights
+    let parameters = &state.network.parameters;
+    let views = parameters
         .iter()
-        .map(|(_, weight)| f32_view("save", "weight", weight))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut arrays: Vec<(String, &[f32])> = Vec::new();
-    for (moments, view) in state.optimizer.moments.iter().zip(&views) {
-        arrays.push((format!("first.{}", moments.name), &moments.first));
-        arrays.push((format!("second.{}", moments.name), &moments.second));
-        if config.save_dtype != SaveDtype::F32 {
-            arrays.push((format!("weight.{}", moments.name), view));
+        .map(|parameter| ParameterView::new(&parameter.values))
+        .collect::<Result<Vec<_>>>()?;
+    let mut arrays = Vec::new();
+    for ((parameter, moments), view) in parameters.iter().zip(&state.optimizer.moments).zip(&views)
+    {
+        arrays.extend(moment_arrays(&parameter.name, moments));
+        if is_in_state(parameter, config) {
+            arrays.push(Named::flat(
+                format!("weight.{}", parameter.name),
+                view.array(),
+            ));
         }
     }
     write_arrays(&dir.join(ARRAYS_FILE), &arrays)?;
     let saved = SavedState {
         format_version: STATE_FORMAT_VERSION,
         config: config.clone(),
-        counters: state.counters,
         num_updates: state.optimizer.num_updates,
-        history: state.history.clone(),
+        position: state.position.clone(),
     };
     let path = dir.join(STATE_FILE);
     let text = serde_json::to_vec_pretty(&saved).expect("plain data always serialises");
@@ -215,6 +250,73 @@ fn write_state(dir: &Path, config: &TrainingConfig, state: &TrainState) -> Resul
         .map_err(TrainError::io(&path))?;
     Manifest::write(dir)?;
     Ok(sync_folder(dir)?)
+}
+
+/// The arrays of one parameter's moments.
+fn moment_arrays<'a>(name: &str, moments: &'a Moments) -> Vec<Named<'a>> {
+    let named = |part: &str, values| Named::flat(format!("{part}.{name}"), values);
+    match moments {
+        Moments::F32 { first, second } => vec![
+            named("first", Array::F32(first)),
+            named("second", Array::F32(second)),
+        ],
+        Moments::Bf16 { first, second } => vec![
+            named("first", Array::Bf16(first)),
+            named("second", Array::Bf16(second)),
+        ],
+        Moments::Int8 { first, second } => vec![
+            named("first", Array::U8(&first.codes)),
+            named("first_scales", Array::F32(&first.scales)),
+            named("second", Array::U8(&second.codes)),
+            named("second_scales", Array::F32(&second.scales)),
+        ],
+    }
+}
+
+/// As [`moment_arrays`], to be read into.
+pub(crate) fn moment_arrays_mut<'a>(
+    name: &str,
+    moments: &'a mut Moments,
+) -> Vec<(String, ArrayMut<'a>)> {
+    let named = |part: &str, values| (format!("{part}.{name}"), values);
+    match moments {
+        Moments::F32 { first, second } => vec![
+            named("first", ArrayMut::F32(first)),
+            named("second", ArrayMut::F32(second)),
+        ],
+        Moments::Bf16 { first, second } => vec![
+            named("first", ArrayMut::Bf16(first)),
+            named("second", ArrayMut::Bf16(second)),
+        ],
+        Moments::Int8 { first, second } => vec![
+            named("first", ArrayMut::U8(&mut first.codes)),
+            named("first_scales", ArrayMut::F32(&mut first.scales)),
+            named("second", ArrayMut::U8(&mut second.codes)),
+            named("second_scales", ArrayMut::F32(&mut second.scales)),
+        ],
+    }
+}
+
+/// A parameter's values, borrowed.
+pub(crate) enum ParameterView<'a> {
+    F32(View<'a, f32>),
+    Bf16(View<'a, bf16>),
+}
+
+impl<'a> ParameterView<'a> {
+    pub(crate) fn new(values: &'a Tensor) -> Result<Self> {
+        Ok(match values.dtype() {
+            DType::BF16 => Self::Bf16(bf16_view("save", "weight", values)?),
+            _ => Self::F32(f32_view("save", "weight", values)?),
+        })
+    }
+
+    pub(crate) fn array(&self) -> Array<'_> {
+        match self {
+            Self::F32(values) => Array::F32(values),
+            Self::Bf16(values) => Array::Bf16(values),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,15 @@
 //! From arguments to an exit code. [`main_from`] is the whole program, so that another binary can be
-//! its own trainer child process. The flags themselves are in `cli/args.rs`.
+//! its own trainer child process. The flags themselves are in `cli/args.rs`
+//! and beside it.
 
 pub mod args;
+pub mod data_args;
+pub mod group_args;
+pub mod log_args;
+pub mod loop_args;
+pub mod method;
+pub mod optimizer_args;
+pub mod ranks;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,9 +21,8 @@ use crate::progress::Progress;
 use crate::stop::StopFlag;
 use crate::train::Outcome;
 
-/// `sft` was stopped by SIGTERM or SIGINT; the same command goes on after the newest complete epoch,
-/// and what was done of the epoch after that is done again. The number is `EX_TEMPFAIL` of
-/// sysexits.h.
+/// `sft` was stopped by SIGTERM, SIGINT or SIGUSR1 and has saved its state; the same command goes on
+/// from there. The number is `EX_TEMPFAIL` of sysexits.h.
 pub const EXIT_RESUMABLE: u8 = 75;
 
 /// Runs the trainer with these arguments (the first is the program's name, as in
@@ -55,9 +62,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Exit code and sentence of a run that a signal ended.
 fn stopped_exit(command: &Command) -> (u8, String) {
     match command {
-        Command::Sft(_) => (
+        Command::Sft(_) | Command::Plan(_) | Command::Merge(_) => (
             EXIT_RESUMABLE,
-            "stopped by a signal; the same command goes on after the newest complete epoch".into(),
+            "stopped by a signal; the same command goes on from the newest checkpoint".into(),
         ),
         Command::Pretrain(args) => {
             let model = args.out.join("model");
@@ -72,7 +79,11 @@ fn stopped_exit(command: &Command) -> (u8, String) {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let stop = StopFlag::on_signals()?;
+    // The others are short, or have nothing to save: a signal ends them.
+    let stop = match &arguments.command {
+        Command::Sft(_) | Command::Pretrain(_) => StopFlag::on_signals()?,
+        Command::Plan(_) | Command::Merge(_) => StopFlag::default(),
+    };
     if let Some(threads) = arguments.threads {
         // Fails only where the pool already exists (a second run in one process): that one serves.
         let _ = rayon::ThreadPoolBuilder::new()
@@ -82,8 +93,13 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(arguments.progress);
     // Inside the pool: a thread outside it would hand every product over and sleep meanwhile.
     let outcome = rayon::scope(|_| match arguments.command {
-        Command::Sft(args) => crate::sft::run(&args, &stop, &mut progress),
+        Command::Sft(mut args) => {
+            args.ranks = ranks::from_environment()?;
+            crate::sft::run(&args, &stop, &mut progress)
+        }
         Command::Pretrain(args) => crate::pretrain::run(&args, &stop, &mut progress),
+        Command::Plan(args) => crate::sft::plan(&args, &mut progress).map(|()| Outcome::Finished),
+        Command::Merge(args) => crate::lora::merge::merge(&args).map(|()| Outcome::Finished),
     })?;
     Ok(outcome)
 }

@@ -5,11 +5,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use data::example::LineFormat;
+use data::prompt::PromptFormat;
+use model::dtype::StoredDtype;
 use serde::{Deserialize, Serialize};
 
+use crate::accuracy::AccuracyCheck;
+use crate::best::BestConfig;
 use crate::error::{Result, TrainError};
+use crate::lora::LoraConfig;
 use crate::notify::BearerToken;
 use crate::schedule::Schedule;
+use crate::train::guard::{GuardConfig, SpikeGuard};
 
 /// AdamW (Loshchilov, Hutter 2019) with global-norm clipping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +29,7 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// The averaged gradient is scaled down to this global norm.
     pub max_grad_norm: f64,
+    pub moments: MomentsDtype,
 }
 
 /// What makes one optimizer step.
@@ -45,12 +53,77 @@ pub enum Checkpointing {
     Off,
 }
 
-/// With `--checkpointing auto`, activations of a micro-batch up to this size are kept. 2 GiB leaves
+/// Which weights are trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// All of them.
+    Full,
+    /// Thin matrices beside frozen ones.
+    Lora(LoraConfig),
+}
+
+/// How frozen weights lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseFormat {
+    F32,
+    Bf16,
+    /// 8 bits with a scale for each group of inputs; embedding and head in bf16.
+    Int8,
+}
+
+/// What trained weights are stored in, and what products round their factors to. Sums, activations
+/// and gradients are f32 in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Everything in f32.
+    F32,
+    /// f32 weights (the master), products in bf16.
+    Bf16,
+    /// bf16 weights without a master, rounded stochastically; products in bf16. Norms stay f32.
+    Bf16Weights,
+}
+
+impl Precision {
+    pub fn compute(self) -> kernels::Compute {
+        match self {
+            Self::F32 => kernels::Compute::F32,
+            Self::Bf16 | Self::Bf16Weights => kernels::Compute::Bf16,
+        }
+    }
+}
+
+/// What the optimizer's running means are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentsDtype {
+    #[default]
+    F32,
+    /// Rounded stochastically.
+    Bf16,
+    /// Block-wise 8 bits.
+    Int8,
+}
+
+impl MomentsDtype {
+    pub fn format(self) -> kernels::MomentsFormat {
+        match self {
+            Self::F32 => kernels::MomentsFormat::F32,
+            Self::Bf16 => kernels::MomentsFormat::Bf16,
+            Self::Int8 => kernels::MomentsFormat::Int8,
+        }
+    }
+}
+
+/// With `--checkpointing auto`, activations of the micro-batches that are computed at once are kept up to
+/// this size. 2 GiB leaves
 /// room for the weights and moments of a 100 M-parameter model on an 8 GiB machine, and lets a
 /// demo-size model (about 150 MB at 2048 tokens) always keep them.
 pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
 
-/// Storage type of saved weights. Training itself is in f32.
+/// Storage type of saved weights; see [`Precision`] for those in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum SaveDtype {
@@ -60,6 +133,14 @@ pub enum SaveDtype {
 }
 
 impl SaveDtype {
+    pub fn stored(self) -> StoredDtype {
+        match self {
+            Self::F32 => StoredDtype::F32,
+            Self::Bf16 => StoredDtype::Bf16,
+            Self::F16 => StoredDtype::F16,
+        }
+    }
+
     pub fn dtype(self) -> candle_core::DType {
         match self {
             Self::F32 => candle_core::DType::F32,
@@ -69,26 +150,15 @@ impl SaveDtype {
     }
 }
 
-/// The shape of a training file's lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Which turns of a conversation are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub enum DataFormat {
-    /// `{"question", "answer"}`: the answer is learned.
-    Gsm8k,
-    /// `{"question", "gold_answer", "rationale"}`: the rationale is learned.
-    Star,
-    /// `{"prompt", "completion"}`, both taken as they are.
-    PromptCompletion,
-}
-
-/// How the prompt reaches the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PromptFormat {
-    /// Text, with BOS where the tokenizer adds it.
-    Plain,
-    /// One user message through the checkpoint's chat template.
-    Chat,
+pub enum TrainOn {
+    /// Every turn of the assistant.
+    #[default]
+    Assistant,
+    /// The assistant's last turn only.
+    LastAssistant,
 }
 
 /// What happens to an example longer than the maximum length. A prompt that alone is too long is
@@ -107,7 +177,9 @@ pub struct TrainingConfig {
     /// sha256 over the base model's tensors.
     pub model_digest: String,
     pub train_sha256: String,
-    pub format: DataFormat,
+    pub format: LineFormat,
+    #[serde(default)]
+    pub train_on: TrainOn,
     pub prompt: String,
     /// sha256 of the prompt's text, so that an edited template file is noticed.
     pub prompt_digest: String,
@@ -116,16 +188,25 @@ pub struct TrainingConfig {
     pub template: Option<TemplateConfig>,
     /// sha256 of `tokenizer.json`.
     pub tokenizer_digest: String,
+    /// sha256 of what `config.json` says of the network, and of the tokens that begin and end texts.
+    pub architecture_digest: String,
     pub too_long: TooLong,
     pub max_length: usize,
     pub validation_fraction: f64,
     pub epochs: u32,
     pub window: Window,
     pub max_tokens_per_micro_batch: usize,
+    /// Of all processes together: sums, packing and dropout follow from it, so a run goes on with a
+    /// number of processes that gives the same.
+    pub num_lanes: usize,
+    pub method: Method,
+    pub precision: Precision,
+    pub label_smoothing: f64,
     pub optimizer: OptimizerConfig,
     pub checkpointing: Checkpointing,
     pub save_dtype: SaveDtype,
     pub seed: u64,
+    pub spike_guard: Option<SpikeGuard>,
 }
 
 /// The chat template that prompts go through.
@@ -140,6 +221,30 @@ pub struct TemplateConfig {
 pub struct RuntimeConfig {
     pub out: PathBuf,
     pub notify: NotifyConfig,
+    pub steps: StepSaving,
+    pub guard: GuardConfig,
+    pub best: BestConfig,
+    pub accuracy: Option<AccuracyCheck>,
+    /// What the MFU in the logs is measured against.
+    pub peak_tflops: f64,
+}
+
+/// Checkpoints between epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepSaving {
+    /// After every so many optimizer steps.
+    pub every: Option<u64>,
+    /// The newest so many `step_<n>` folders stay.
+    pub max_kept: usize,
+    /// Whether the servers load them, too.
+    pub servers: StepServers,
+}
+
+/// Whether servers are told of a checkpoint between epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepServers {
+    Told,
+    NotTold,
 }
 
 /// Which servers load each epoch's checkpoint.

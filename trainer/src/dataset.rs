@@ -1,21 +1,15 @@
-//! Tokenised examples with their label masks, in one flat store, and the JSONL lines they come from.
-//! No order here: `rng::shuffled` gives it, `pack` turns it into batches.
+//! Tokenised examples with their labels, in one flat store. No order here: `rng::shuffled` gives it,
+//! `pack` turns it into batches. The lines they are made from are read by `data::example`.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::ops::Range;
 
-use serde::Deserialize;
-
-use crate::config::DataFormat;
-use crate::error::{Result, TrainError};
-
-/// One example: the loss is on `ids[label_start..]`.
+/// One example: the loss is on the ids in `labels`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Example<'a> {
     pub ids: &'a [u32],
-    /// At least 1: the first token has nothing before it to be predicted from.
-    pub label_start: usize,
+    /// Rising ranges, none of them empty. The first begins at 1 or later: the first token has nothing
+    /// before it to be predicted from.
+    pub labels: &'a [Range<u32>],
 }
 
 impl Example<'_> {
@@ -25,29 +19,55 @@ impl Example<'_> {
     }
 
     pub fn num_labels(&self) -> usize {
-        self.ids.len() - self.label_start
+        self.labels.iter().map(ExactSizeIterator::len).sum()
     }
 }
 
-/// Many examples: 4 bytes a token and 12 an example.
+/// Many examples: 4 bytes a token, 16 an example and 8 a label range.
 #[derive(Debug, Clone, Default)]
 pub struct Examples {
     ids: Vec<u32>,
-    ends: Vec<usize>,
-    label_starts: Vec<u32>,
+    labels: Vec<Range<u32>>,
+    ends: Vec<End>,
+}
+
+/// Where an example ends in the two lists.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    ids: usize,
+    labels: usize,
 }
 
 impl Examples {
+    /// Adds an example whose ids from `label_start` on are labels.
+    pub fn push(&mut self, ids: &[u32], label_start: usize) {
+        self.push_labelled(ids, std::slice::from_ref(&(label_start..ids.len())));
+    }
+
     /// Adds an example with at least one label.
     ///
     /// # Panics
-    /// Unless `1 <= label_start < ids.len()`: the makers of examples check it where data enters.
-    pub fn push(&mut self, ids: &[u32], label_start: usize) {
-        assert!(label_start >= 1, "the first token cannot be a label");
-        assert!(label_start < ids.len(), "an example needs a label");
+    /// Unless the ranges rise, none is empty, the first begins after the first id and the last ends
+    /// within the ids: the makers of examples check it where data enters.
+    pub fn push_labelled(&mut self, ids: &[u32], labels: &[Range<usize>]) {
+        assert!(!labels.is_empty(), "an example needs a label");
+        let mut last_end = 1;
+        for range in labels {
+            assert!(
+                range.start >= last_end,
+                "the first token cannot be a label; ranges rise"
+            );
+            assert!(range.start < range.end, "a label range is not empty");
+            last_end = range.end;
+        }
+        assert!(last_end <= ids.len(), "labels are among the ids");
         self.ids.extend_from_slice(ids);
-        self.ends.push(self.ids.len());
-        self.label_starts.push(label_start as u32);
+        let narrow = |range: &Range<usize>| range.start as u32..range.end as u32;
+        self.labels.extend(labels.iter().map(narrow));
+        self.ends.push(End {
+            ids: self.ids.len(),
+            labels: self.labels.len(),
+        });
     }
 
     pub fn len(&self) -> usize {
@@ -59,10 +79,15 @@ impl Examples {
     }
 
     pub fn get(&self, index: usize) -> Example<'_> {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let start = if index == 0 {
+            End::default()
+        } else {
+            self.ends[index - 1]
+        };
+        let end = self.ends[index];
         Example {
-            ids: &self.ids[start..self.ends[index]],
-            label_start: self.label_starts[index] as usize,
+            ids: &self.ids[start.ids..end.ids],
+            labels: &self.labels[start.labels..end.labels],
         }
     }
 
@@ -74,170 +99,6 @@ impl Examples {
     pub fn num_inputs(&self) -> usize {
         self.ids.len() - self.len()
     }
-}
-
-/// One line of a fine-tuning file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Counted from 1, as editors do.
-    pub number: usize,
-    pub text: LineText,
-}
-
-/// What is asked and what is learned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LineText {
-    /// The question is to be put into the prompt template.
-    Question {
-        question: String,
-        completion: String,
-    },
-    /// A finished prompt; both are taken as they are.
-    Prompt { prompt: String, completion: String },
-}
-
-/// Every key a line may have; others are ignored (records carry provenance beside the text).
-#[derive(Debug, Default, Deserialize)]
-struct RawLine {
-    text: Option<String>,
-    question: Option<String>,
-    answer: Option<String>,
-    rationale: Option<String>,
-    prompt: Option<String>,
-    completion: Option<String>,
-}
-
-impl RawLine {
-    /// The fine-tuning format these keys belong to.
-    fn format(&self) -> Option<DataFormat> {
-        if self.question.is_some() && self.rationale.is_some() {
-            Some(DataFormat::Star)
-        } else if self.question.is_some() && self.answer.is_some() {
-            Some(DataFormat::Gsm8k)
-        } else if self.prompt.is_some() && self.completion.is_some() {
-            Some(DataFormat::PromptCompletion)
-        } else {
-            None
-        }
-    }
-
-    fn into_text(self, format: DataFormat) -> std::result::Result<LineText, String> {
-        let need = |key: &str, value: Option<String>| match value {
-            Some(text) if !text.trim().is_empty() => Ok(text),
-            Some(_) => Err(format!("key \"{key}\" is empty")),
-            None => Err(format!("key \"{key}\" is missing")),
-        };
-        match format {
-            DataFormat::Gsm8k => Ok(LineText::Question {
-                question: need("question", self.question)?,
-                completion: need("answer", self.answer)?,
-            }),
-            DataFormat::Star => Ok(LineText::Question {
-                question: need("question", self.question)?,
-                completion: need("rationale", self.rationale)?,
-            }),
-            DataFormat::PromptCompletion => Ok(LineText::Prompt {
-                prompt: need("prompt", self.prompt)?,
-                completion: need("completion", self.completion)?,
-            }),
-        }
-    }
-
-    /// As a pre-training document.
-    fn into_document(self) -> std::result::Result<String, String> {
-        match (self.text, self.prompt, self.completion) {
-            (Some(text), _, _) if text.is_empty() => Err("key \"text\" is empty".to_string()),
-            (Some(text), _, _) => Ok(text),
-            (None, Some(prompt), Some(completion)) => Ok(prompt + &completion),
-            _ => Err(
-                "expected {\"text\": ...} or {\"prompt\": ..., \"completion\": ...}".to_string(),
-            ),
-        }
-    }
-}
-
-/// Reads a fine-tuning file. Without `format` the first line's keys tell it.
-///
-/// # Errors
-/// File, line number and what is wrong; blank lines are allowed, an empty file is not.
-pub fn read_lines(path: &Path, format: Option<DataFormat>) -> Result<(DataFormat, Vec<Line>)> {
-    let mut format = format;
-    let mut lines = Vec::new();
-    for_each_line(path, |number, raw| {
-        let found = match format {
-            Some(format) => format,
-            None => raw.format().ok_or(
-                "its keys are of no known format: expected question+answer (gsm8k), \
-                 question+rationale (star) or prompt+completion",
-            )?,
-        };
-        format = Some(found);
-        let text = raw.into_text(found)?;
-        lines.push(Line { number, text });
-        Ok(())
-    })?;
-    match format {
-        Some(format) if !lines.is_empty() => Ok((format, lines)),
-        _ => Err(TrainError::NoExamples {
-            what: path.display().to_string(),
-            details: "the file has no lines".to_string(),
-        }),
-    }
-}
-
-/// Reads a pre-training file and hands each document's text to `visit`.
-pub fn for_each_document(path: &Path, mut visit: impl FnMut(String)) -> Result<()> {
-    for_each_line(path, |_, raw| {
-        visit(raw.into_document()?);
-        Ok(())
-    })
-}
-
-/// What is wrong with a line, before its place is known.
-struct LineError(String);
-
-impl From<String> for LineError {
-    fn from(what: String) -> Self {
-        Self(what)
-    }
-}
-
-impl From<&str> for LineError {
-    fn from(what: &str) -> Self {
-        Self(what.to_string())
-    }
-}
-
-fn for_each_line(
-    path: &Path,
-    mut visit: impl FnMut(usize, RawLine) -> std::result::Result<(), LineError>,
-) -> Result<()> {
-    let file = File::open(path).map_err(TrainError::io(path))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut bytes = Vec::new();
-    // Lines end at '\n' only: JSON text may hold U+2028 and other Unicode line breaks.
-    for number in 1.. {
-        bytes.clear();
-        if reader
-            .read_until(b'\n', &mut bytes)
-            .map_err(TrainError::io(path))?
-            == 0
-        {
-            break;
-        }
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let outcome = serde_json::from_slice::<RawLine>(&bytes)
-            .map_err(|error| LineError(format!("not the expected JSON object: {error}")))
-            .and_then(|raw| visit(number, raw));
-        outcome.map_err(|LineError(what)| TrainError::BadLine {
-            path: path.to_path_buf(),
-            line: number,
-            what,
-        })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

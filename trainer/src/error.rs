@@ -11,12 +11,6 @@ pub enum TrainError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path}, line {line}: {what}")]
-    BadLine {
-        path: PathBuf,
-        line: usize,
-        what: String,
-    },
     #[error("{flag} = {found}: expected {expected}")]
     BadSetting {
         flag: &'static str,
@@ -39,17 +33,24 @@ pub enum TrainError {
         "another trainer (or a program holding {path}) is writing to this folder; wait for it or give another --out"
     )]
     OutBusy { path: PathBuf },
-    #[error(
-        "{count} steps in a row had a loss or gradient norm that is not finite (last: {last}); \
-         lower --lr or look at the data"
-    )]
-    NotFinite { count: u32, last: String },
+    #[error("{count} steps in a row were skipped (last: {last}); lower --lr or look at the data")]
+    TooManySkipped { count: u32, last: String },
     #[error("{what}: nothing to train on ({details})")]
     NoExamples { what: String, details: String },
+    #[error("cannot draw {what}: {cause}")]
+    Plot { what: String, cause: String },
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    #[error(
+        "the ranks do not go together: {what}; all must run the same program on the same files"
+    )]
+    BadMessage { what: String },
+    #[error(transparent)]
+    Group(#[from] crate::distributed::GroupError),
     #[error(transparent)]
     Model(#[from] model::ModelError),
+    #[error(transparent)]
+    Example(#[from] data::example::ExampleError),
     #[error(transparent)]
     Prompt(#[from] data::prompt::PromptError),
     #[error(transparent)]

@@ -16,12 +16,19 @@ pub mod pack;
 pub mod rng;
 pub mod tokenizer_training;
 
+pub mod budget;
 pub mod forward;
 pub mod gradients;
 pub mod init;
+pub mod lora;
 pub mod optimizer;
+pub mod plan;
 pub mod schedule;
+pub mod weights;
 
+pub mod accuracy;
+pub mod best;
+pub mod distributed;
 pub mod outputs;
 pub mod pretrain;
 pub mod sft;
@@ -29,9 +36,13 @@ pub mod stop;
 pub mod train;
 
 pub mod checkpoint;
+pub mod folders;
 mod memory;
 pub mod metrics;
 pub mod notify;
+mod plots;
 pub mod progress;
 pub mod resume;
 pub mod state_file;
+pub mod tensorboard;
+pub mod throughput;

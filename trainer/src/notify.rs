@@ -35,6 +35,11 @@ impl BearerToken {
         value.set_sensitive(true);
         Ok(Self(value))
     }
+
+    pub(crate) fn add_to<T>(&self, request: &mut tonic::Request<T>) {
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", self.0.clone());
+    }
 }
 
 /// What became of one server's notification.
@@ -85,7 +90,8 @@ impl From<Notification> for Event {
     }
 }
 
-/// Asks every server to load `folder` (such as `epoch_2`), one after the other.
+/// Asks every server to load `folder` (such as `epoch_2`), all side by side, each under its own
+/// time limit.
 pub fn notify_all(config: &NotifyConfig, folder: &str, manifest_sha256: &str) -> Vec<Notification> {
     let checkpoint = match config.checkpoint_prefix.trim_end_matches('/') {
         "" => folder.to_string(),
@@ -97,54 +103,87 @@ pub fn notify_all(config: &NotifyConfig, folder: &str, manifest_sha256: &str) ->
         // The same folder content is the same request, however often it is asked for.
         idempotency_key: format!("{checkpoint}@{manifest_sha256}"),
     };
-    config
-        .servers
-        .iter()
-        .map(|server| Notification {
+    let outcomes = ask_all(config, &request);
+    let pairs = config.servers.iter().zip(outcomes);
+    pairs
+        .map(|(server, outcome)| Notification {
             server: server.clone(),
             checkpoint: checkpoint.clone(),
-            outcome: notify(server, request.clone(), config),
+            outcome,
         })
         .collect()
 }
 
-fn notify(
-    server: &str,
-    request: ReloadCheckpointRequest,
+fn ask_all(
     config: &NotifyConfig,
-) -> Result<Loaded, String> {
-    let time_limit = config.time_limit;
-    let mut request = tonic::Request::new(request);
-    if let Some(BearerToken(token)) = &config.token {
-        request
-            .metadata_mut()
-            .insert("authorization", token.clone());
+    request: &ReloadCheckpointRequest,
+) -> Vec<Result<Loaded, String>> {
+    if config.servers.is_empty() {
+        return Vec::new();
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime for the call: {error}"))?;
-    let outcome =
-        runtime.block_on(async { tokio::time::timeout(time_limit, reload(server, request)).await });
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let problem = Err(format!("no runtime for the call: {error}"));
+            return vec![problem; config.servers.len()];
+        }
+    };
+    let calls: Vec<_> = config
+        .servers
+        .iter()
+        .map(|server| runtime.spawn(ask(server.clone(), request.clone(), config.clone())))
+        .collect();
+    let outcomes = calls.into_iter().map(|call| {
+        let outcome = runtime.block_on(call);
+        outcome.unwrap_or_else(|error| Err(format!("the call failed: {error}")))
+    });
+    let outcomes = outcomes.collect();
     // Name resolution may still sit in a blocking thread; do not wait for it.
     runtime.shutdown_background();
-    outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", time_limit.as_secs())))
+    outcomes
+}
+
+async fn ask(
+    server: String,
+    request: ReloadCheckpointRequest,
+    config: NotifyConfig,
+) -> Result<Loaded, String> {
+    let mut request = tonic::Request::new(request);
+    if let Some(token) = &config.token {
+        token.add_to(&mut request);
+    }
+    let limit = config.time_limit;
+    let outcome = tokio::time::timeout(limit, reload(&server, request)).await;
+    outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())))
+}
+
+/// `host:port` or a URL.
+pub(crate) fn endpoint_of(server: &str) -> Result<Endpoint, String> {
+    let url = if server.contains("://") {
+        server.to_string()
+    } else {
+        format!("http://{server}")
+    };
+    Endpoint::from_shared(url).map_err(|error| format!("not a URL: {error}"))
+}
+
+pub(crate) fn cannot_connect(error: &tonic::transport::Error) -> String {
+    let cause = std::error::Error::source(error).map_or(String::new(), |c| format!(": {c}"));
+    format!("cannot connect ({error}{cause})")
 }
 
 async fn reload(
     server: &str,
     request: tonic::Request<ReloadCheckpointRequest>,
 ) -> Result<Loaded, String> {
-    let url = if server.contains("://") {
-        server.to_string()
-    } else {
-        format!("http://{server}")
-    };
-    let endpoint = Endpoint::from_shared(url).map_err(|error| format!("not a URL: {error}"))?;
-    let channel = endpoint.connect().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
-        format!("cannot connect ({error}{cause})")
-    })?;
+    let endpoint = endpoint_of(server)?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| cannot_connect(&error))?;
     let response = ControlClient::new(channel)
         .reload_checkpoint(request)
         .await

@@ -30,6 +30,12 @@ impl MicroBatch {
         self.targets.len()
     }
 
+    /// Queries and the keys each of them sees: in a segment of n tokens 1 + 2 + ... + n.
+    pub fn num_attention_pairs(&self) -> u64 {
+        let positions = self.positions.iter();
+        positions.map(|&position| u64::from(position) + 1).sum()
+    }
+
     fn push(&mut self, example: Example<'_>) {
         let start = self.token_ids.len();
         let inputs = example.num_inputs();
@@ -39,12 +45,13 @@ impl MicroBatch {
         self.token_ids.extend_from_slice(&example.ids[..inputs]);
         self.positions.extend(0..inputs as u32);
         self.segment_bounds.push((start + inputs) as u32);
-        // The one shift by one: the row of token i predicts token i + 1.
-        let first_row = start + example.label_start - 1;
-        self.label_rows
-            .extend(first_row as u32..(start + inputs) as u32);
-        self.targets
-            .extend_from_slice(&example.ids[example.label_start..]);
+        for labels in example.labels {
+            // The one shift by one: the row of token i predicts token i + 1.
+            let rows = start as u32 + labels.start - 1..start as u32 + labels.end - 1;
+            self.label_rows.extend(rows);
+            let range = labels.start as usize..labels.end as usize;
+            self.targets.extend_from_slice(&example.ids[range]);
+        }
     }
 }
 

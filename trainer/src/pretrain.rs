@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use data::example::for_each_document;
+use kernels::Compute;
 use model::config::LlamaConfig;
 use model::folder::ModelFolder;
 use model::tokenizer::{ModelTokenizer, Prompt};
@@ -11,20 +13,24 @@ use model::weights::Weights;
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::best::BestConfig;
 use crate::checkpoint::remove_half_models;
-use crate::cli::args::{PRETRAIN_DEFAULTS, PretrainArgs};
-use crate::config::{OptimizerConfig, Window, require};
-use crate::dataset::{Examples, for_each_document};
+use crate::cli::args::PretrainArgs;
+use crate::cli::optimizer_args::PRETRAIN_DEFAULTS;
+use crate::config::{MomentsDtype, OptimizerConfig, Window, require};
+use crate::dataset::Examples;
+use crate::distributed::Group;
 use crate::error::{Result, TrainError};
-use crate::forward::Network;
+use crate::forward::{Network, NetworkOptions, tensors_of};
 use crate::init::random_weights;
-use crate::metrics::MetricsLog;
+use crate::metrics::{MetricsLog, Rates};
 use crate::optimizer::Optimizer;
 use crate::outputs::{Outputs, Saving};
 use crate::progress::{Event, Progress};
 use crate::resume::OutFolder;
 use crate::rng::shuffled;
 use crate::stop::StopFlag;
+use crate::throughput::ModelFlops;
 use crate::tokenizer_training::train_tokenizer;
 use crate::train::{Budget, Outcome, Plan, TrainState, train};
 
@@ -33,7 +39,9 @@ const MAX_VALIDATION_DOCUMENTS: usize = 1000;
 
 /// Pre-trains as `args` say. The model is in `args.out/model`.
 pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
-    let optimizer_config = args.optimizer.config(PRETRAIN_DEFAULTS)?;
+    let optimizer_config = args
+        .optimizer
+        .config(PRETRAIN_DEFAULTS, MomentsDtype::F32)?;
     require(
         "--eval-fraction",
         args.eval_fraction,
@@ -72,9 +80,16 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
             details: "no document of two tokens or more".to_string(),
         });
     }
-    let network = Network::new(config, weights, args.common.checkpointing)?;
-    let optimizer = Optimizer::new(optimizer_config.clone(), &network.config);
-    let mut state = TrainState::new(network, optimizer);
+    let options = NetworkOptions {
+        checkpointing: args.common.checkpointing,
+        ..NetworkOptions::default()
+    };
+    let tensors = tensors_of(&config, &weights);
+    drop(weights);
+    let network = Network::new(config, tensors, options)?;
+    let seed = args.common.seed;
+    let optimizer = Optimizer::new(optimizer_config.clone(), seed, &network.parameters);
+    let mut state = TrainState::new(network, optimizer, Group::Single);
     let sets = (&examples, &validation);
     run_loop(
         &mut state,
@@ -121,6 +136,8 @@ fn run_loop(
         budget: Budget::Tokens(budget),
         time_limit: args.time_limit_minutes.map(minutes).transpose()?,
         seed: args.common.seed,
+        guard: args.common.guard.config()?,
+        best: BestConfig::default(),
     };
     progress.emit(Event::Start {
         command: "pretrain".to_string(),
@@ -139,7 +156,10 @@ fn run_loop(
         last: Instant::now(),
         dtype: args.save_dtype,
     };
-    let metrics = MetricsLog::open(&args.out, 0, &[])?;
+    let metrics = MetricsLog::open(&args.out, 0, &[])?.with_rates(Rates {
+        flops: ModelFlops::of(&state.network),
+        peak_tflops: args.common.logs.peak_tflops(Compute::F32)?,
+    });
     let mut outputs = Outputs::new(&args.out, saving, source, metrics, progress);
     train(state, &plan, &mut outputs, stop)
 }

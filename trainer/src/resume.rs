@@ -1,23 +1,28 @@
-//! Finds the newest complete epoch of an output folder and takes its state over. Half folders are
-//! removed, folders that fail their manifest are moved aside (those that could not be read are left
-//! alone), and other settings than the saved ones are refused by name.
+//! Finds the newest complete checkpoint of an output folder and takes its state over. Half folders
+//! are removed, folders that fail their manifest are moved aside (those that could not be read are
+//! left alone), and other settings than the saved ones are refused by name.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use kernels::tensor::f32_update;
+use candle_core::{DType, Tensor};
+use half::bf16;
+use kernels::tensor::{bf16_update, f32_update};
 use model::ModelError;
 use model::config::LlamaConfig;
+use model::load::TensorReader;
 use model::manifest::verify_folder;
-use model::weights::Weights;
 
-use crate::checkpoint::remove_folder;
 use crate::checkpoint::{ARRAYS_FILE, STATE_FILE, STATE_FOLDER, STATE_FORMAT_VERSION, SavedState};
-use crate::config::{SaveDtype, TrainingConfig};
+use crate::checkpoint::{is_in_state, moment_arrays_mut, remove_folder};
+use crate::config::TrainingConfig;
 use crate::error::{Result, TrainError};
+use crate::folders::{CheckpointName, Folder, is_leftover, list};
 use crate::progress::{Event, Progress};
-use crate::state_file::read_arrays;
+use crate::state_file::{ArrayMut, ArrayReader};
 use crate::train::TrainState;
+use crate::weights::Parameter;
 
 /// The only writer of an output folder. The lock goes when this is dropped or the process ends.
 #[derive(Debug)]
@@ -44,38 +49,23 @@ impl OutFolder {
     }
 }
 
-/// A complete epoch folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CompleteEpoch {
-    pub epoch: u32,
-    pub path: PathBuf,
-}
-
-/// The newest epoch folder whose manifest holds; `None` for a fresh run. The caller has the folder's
-/// lock: what an earlier process left half done is removed here.
-pub fn newest_complete_epoch(out: &Path, progress: &mut Progress) -> Result<Option<CompleteEpoch>> {
-    let mut epochs = Vec::new();
+/// The checkpoint with most steps whose manifest holds (an epoch's wins a tie); `None` for a fresh
+/// run. The caller has the folder's lock: what an earlier process left half done is removed here.
+pub fn newest_complete(out: &Path, progress: &mut Progress) -> Result<Option<Folder>> {
     for entry in std::fs::read_dir(out).map_err(TrainError::io(out))? {
         let path = entry.map_err(TrainError::io(out))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if name.starts_with(".epoch_") && name.contains(".tmp-") {
+        if is_leftover(&path) {
             remove_folder(&path)?;
-        } else if let Some(epoch) = name.strip_prefix("epoch_").and_then(|n| n.parse().ok()) {
-            epochs.push(CompleteEpoch { epoch, path });
         }
     }
-    epochs.sort_by_key(|found| std::cmp::Reverse(found.epoch));
-    for found in epochs {
+    for found in list(out)? {
         let problem = match verify_folder(&found.path) {
             Ok(Some(_)) => return Ok(Some(found)),
             Ok(None) => "it has no manifest.json".to_string(),
             Err(error) if may_pass(&error) => return Err(error.into()),
             Err(error) => error.to_string(),
         };
-        let aside = free_name(out, found.epoch)?;
+        let aside = free_name(out, found.name)?;
         std::fs::rename(&found.path, &aside).map_err(TrainError::io(&found.path))?;
         progress.emit(Event::Warning {
             message: format!(
@@ -101,11 +91,11 @@ pub(crate) fn may_pass(error: &ModelError) -> bool {
     )
 }
 
-/// A name that nothing in `out` has, for a damaged epoch folder.
-fn free_name(out: &Path, epoch: u32) -> Result<PathBuf> {
+/// A name that nothing in `out` has, for a damaged folder.
+fn free_name(out: &Path, name: CheckpointName) -> Result<PathBuf> {
     let mut number = 1;
     loop {
-        let path = out.join(format!(".epoch_{epoch}.invalid-{number}"));
+        let path = out.join(format!(".{name}.invalid-{number}"));
         match path.symlink_metadata() {
             Ok(_) => number += 1,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(path),
@@ -114,14 +104,16 @@ fn free_name(out: &Path, epoch: u32) -> Result<PathBuf> {
     }
 }
 
-/// Reads the settings and counters of a complete epoch and refuses other settings than `config`.
-pub fn read_state(found: &CompleteEpoch, config: &TrainingConfig) -> Result<SavedState> {
+/// Reads the settings and the position of a complete checkpoint and refuses other settings than
+/// `config`.
+pub fn read_state(found: &Folder, config: &TrainingConfig) -> Result<SavedState> {
     let dir = found.path.join(STATE_FOLDER);
     if !dir.is_dir() {
         return Err(TrainError::BadCheckpoint {
             path: found.path.clone(),
             what: format!(
-                "has no {STATE_FOLDER} to resume from (only the newest epoch of a run keeps it); \
+                "has no {STATE_FOLDER} to resume from (only the newest checkpoint of a run keeps \
+                 it); \
                  give another --out, or start from this folder with --model"
             ),
         });
@@ -130,67 +122,95 @@ pub fn read_state(found: &CompleteEpoch, config: &TrainingConfig) -> Result<Save
         return Err(TrainError::BadCheckpoint {
             path: dir,
             what: "has no manifest.json, so its files cannot be checked; give another --out, or \
-                   start from the epoch's folder with --model"
+                   start from the checkpoint with --model"
                 .to_string(),
         });
     }
     let path = dir.join(STATE_FILE);
     let text = std::fs::read(&path).map_err(TrainError::io(&path))?;
-    let saved: SavedState =
-        serde_json::from_slice(&text).map_err(|error| TrainError::BadCheckpoint {
-            path: path.clone(),
-            what: error.to_string(),
-        })?;
-    if saved.format_version != STATE_FORMAT_VERSION {
-        let what = format!(
-            "format_version {}, this trainer reads {STATE_FORMAT_VERSION}",
-            saved.format_version
-        );
-        return Err(TrainError::BadCheckpoint { path, what });
-    }
+    let saved = parse_state(&text).map_err(|what| TrainError::BadCheckpoint { path, what })?;
     refuse_changes(&found.path, &saved.config, config)?;
     Ok(saved)
 }
 
-/// Weights, moments and counters of a complete epoch, bit for bit, into `state`.
-pub fn load_state(found: &CompleteEpoch, saved: SavedState, state: &mut TrainState) -> Result<()> {
-    if saved.config.save_dtype == SaveDtype::F32 {
-        let architecture = LlamaConfig::load(&found.path)?;
-        let stored = Weights::load(&found.path, &architecture, candle_core::DType::F32)?;
-        state.network.set_weights(&stored)?;
+/// The version first: the fields of another one mean something else, or are not there.
+fn parse_state(text: &[u8]) -> Result<SavedState, String> {
+    let value: serde_json::Value =
+        serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let version = &value["format_version"];
+    if *version != STATE_FORMAT_VERSION {
+        return Err(format!(
+            "format_version {version}, this trainer reads {STATE_FORMAT_VERSION}; give another \
+             --out, or start from the checkpoint with --model"
+        ));
     }
-    let mut masters: Vec<Vec<f32>> = Vec::new();
-    if saved.config.save_dtype != SaveDtype::F32 {
-        masters.extend(
-            state
-                .optimizer
-                .moments
-                .iter()
-                .map(|m| vec![0.0; m.first.len()]),
-        );
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// Weights, moments and position of a complete checkpoint, bit for bit, into `state`.
+pub fn load_state(found: &Folder, saved: SavedState, state: &mut TrainState) -> Result<()> {
+    let parameters = &state.network.parameters;
+    let in_state = |parameter: &Parameter| is_in_state(parameter, &saved.config);
+    if !parameters.iter().all(in_state) {
+        load_stored(&found.path, parameters)?;
     }
-    let mut arrays: Vec<(String, &mut [f32])> = Vec::new();
-    let mut master = masters.iter_mut();
-    for moments in &mut state.optimizer.moments {
-        arrays.push((format!("first.{}", moments.name), &mut moments.first));
-        arrays.push((format!("second.{}", moments.name), &mut moments.second));
-        if let Some(values) = master.next() {
-            arrays.push((format!("weight.{}", moments.name), values));
+    let path = found.path.join(STATE_FOLDER).join(ARRAYS_FILE);
+    let mut reader = ArrayReader::open(&path)?;
+    for (parameter, moments) in parameters.iter().zip(&mut state.optimizer.moments) {
+        for (name, values) in moment_arrays_mut(&parameter.name, moments) {
+            reader.read(&name, values)?;
+        }
+        if in_state(parameter) {
+            let name = format!("weight.{}", parameter.name);
+            overwrite(&parameter.values, |values| reader.read(&name, values))?;
         }
     }
-    read_arrays(
-        &found.path.join(STATE_FOLDER).join(ARRAYS_FILE),
-        &mut arrays,
-    )?;
-    for ((_, weight), values) in state.network.weights.named().iter().zip(masters) {
-        f32_update("resume", "weight", weight, |weight| {
-            weight.copy_from_slice(&values);
+    reader.finish()?;
+    state.optimizer.num_updates = saved.num_updates;
+    state.position = saved.position;
+    Ok(())
+}
+
+/// The parameters as the folder's own weights have them.
+fn load_stored(dir: &Path, parameters: &[Parameter]) -> Result<()> {
+    let config = LlamaConfig::load(dir)?;
+    let by_name: BTreeMap<&str, &Tensor> = parameters
+        .iter()
+        .map(|parameter| (parameter.name.as_str(), &parameter.values))
+        .collect();
+    for tensor in TensorReader::open(dir, &config)? {
+        let (spec, stored) = tensor?;
+        let Some(values) = by_name.get(spec.name.as_str()) else {
+            continue;
+        };
+        overwrite(values, |values| {
+            match values {
+                ArrayMut::F32(values) => values.copy_from_slice(&stored),
+                ArrayMut::Bf16(values) => values
+                    .iter_mut()
+                    .zip(&stored)
+                    .for_each(|(value, stored)| *value = bf16::from_f32(*stored)),
+                ArrayMut::U8(_) => unreachable!("no parameter is stored in bytes"),
+            }
+            Ok(())
         })?;
     }
-    state.optimizer.num_updates = saved.num_updates;
-    state.counters = saved.counters;
-    state.history = saved.history;
     Ok(())
+}
+
+/// Lets `fill` replace the values of a parameter, in place.
+fn overwrite(parameter: &Tensor, fill: impl FnOnce(ArrayMut<'_>) -> Result<()>) -> Result<()> {
+    let mut outcome = Ok(());
+    if parameter.dtype() == DType::BF16 {
+        bf16_update("resume", "weight", parameter, |values| {
+            outcome = fill(ArrayMut::Bf16(values));
+        })?;
+    } else {
+        f32_update("resume", "weight", parameter, |values| {
+            outcome = fill(ArrayMut::F32(values));
+        })?;
+    }
+    outcome
 }
 
 /// Compares two settings leaf by leaf, so that the error can name the field.

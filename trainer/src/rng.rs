@@ -9,6 +9,14 @@ pub enum Stream {
     Shuffle { epoch: u32 },
     /// The initial values of the parameter with this index.
     Init { parameter: u32 },
+    /// The initial values of the adapter matrix that is parameter number so-and-so.
+    Adapter { parameter: u32 },
+    /// Which inputs of this adapter matrix are left out.
+    Dropout { parameter: u32 },
+    /// The rounding of a parameter (and its moments) in an optimizer update.
+    Rounding { parameter: u32 },
+    /// What belongs to one micro-batch of one step.
+    MicroBatch { number: u32 },
 }
 
 /// Draws of one stream, by index.
@@ -32,6 +40,10 @@ impl CounterRng {
         let stream_key = match stream {
             Stream::Shuffle { epoch } => u64::from(epoch),
             Stream::Init { parameter } => (1 << 32) | u64::from(parameter),
+            Stream::Adapter { parameter } => (2 << 32) | u64::from(parameter),
+            Stream::Dropout { parameter } => (3 << 32) | u64::from(parameter),
+            Stream::Rounding { parameter } => (4 << 32) | u64::from(parameter),
+            Stream::MicroBatch { number } => (5 << 32) | u64::from(number),
         };
         Self {
             key: mix(mix(seed.wrapping_add(GOLDEN)) ^ stream_key.wrapping_mul(GOLDEN)),

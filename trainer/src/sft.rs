@@ -1,87 +1,141 @@
 //! `trainer sft`: from arguments to a plan for the loop. Question files become examples whose prompt
 //! has the very token ids that evaluation will put to the server.
 
+mod dry_run;
 mod examples;
+mod prepare;
+mod together;
 
 use std::path::Path;
 
-use data::prompt::PromptTemplate;
-use model::dtype::StoredDtype;
-use model::folder::ModelFolder;
-use model::manifest::file_sha256;
-use model::tokenizer::{ModelTokenizer, TokenizerOptions};
-use model::weights::Weights;
+use candle_core::{Device, Tensor};
+use model::config::LlamaConfig;
+use model::load::TensorReader;
 
-use self::examples::{ExampleSet, build_examples, write_dropped};
-use crate::cli::args::{SFT_DEFAULTS, SftArgs};
-use crate::config::{
-    DataFormat, PromptFormat, RuntimeConfig, SaveDtype, TemplateConfig, TrainingConfig, Window,
-    require,
-};
-use crate::dataset::read_lines;
-use crate::error::{Result, TrainError};
-use crate::forward::Network;
-use crate::metrics::MetricsLog;
+use self::dry_run::run_plan;
+pub(crate) use self::examples::prompt;
+use self::examples::{ExampleSet, write_dropped};
+use self::prepare::{Prepared, prepare};
+use self::together::{agree, connect, log_folder, newest_for_all};
+use crate::cli::args::SftArgs;
+use crate::cli::method::PlanArgs;
+use crate::config::{RuntimeConfig, TrainingConfig};
+use crate::error::Result;
+use crate::folders::Folder;
+use crate::forward::{Network, NetworkOptions};
+use crate::metrics::{MetricsLog, Rates};
 use crate::optimizer::Optimizer;
-use crate::outputs::{Outputs, Saving};
+use crate::outputs::{Checkpoints, Outputs, Saving};
 use crate::pack::windows;
-use crate::progress::{Event, Progress};
-use crate::resume::{OutFolder, load_state, newest_complete_epoch, read_state};
+use crate::progress::{Event, Progress, ProgressMode};
+use crate::resume::{OutFolder, load_state, read_state};
 use crate::stop::StopFlag;
-use crate::train::{Budget, Outcome, Plan, TrainState, train};
+use crate::throughput::ModelFlops;
+use crate::train::lanes::total_lanes;
+use crate::train::{Budget, Outcome, Plan, TrainState, share_accuracies, train};
 
-/// The report's limit; GSM8K's longest example has 494 tokens of Llama 3.
-const DEFAULT_MAX_LENGTH: usize = 1024;
-
-/// Fine-tunes as `args` say; resumes where `args.out` has a complete epoch.
+/// Fine-tunes as `args` say; resumes where `args.out` has a complete checkpoint. With `--dry-run` it
+/// prints the run's plan instead.
 pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
-    let folder = ModelFolder::open(&args.model)?;
-    let tokenizer = load_tokenizer(args)?;
-    let (format, lines) = read_lines(&args.train, args.format.format())?;
-    let template = prompt_template(&args.prompt)?;
-    let weights = Weights::load(&args.model, &folder.config, candle_core::DType::F32)?;
-    let config = training_config(args, &folder, (&tokenizer, &template, format), &weights)?;
+    let mut prepared = prepare(args)?;
+    if args.dry_run {
+        let plan = run_plan(&prepared, None);
+        progress.print(&plan, &plan.text());
+        return Ok(Outcome::Finished);
+    }
+    let mut group = connect(args, &prepared.config)?;
+    prepared.config.num_lanes = total_lanes(&prepared.folder.config, &group);
+    let _claim = match group.rank() {
+        0 => {
+            let claim = OutFolder::claim(&args.out)?;
+            write_dropped(&args.out, &prepared.set.dropped)?;
+            Some(claim)
+        }
+        // Rank 0 writes; the others only compute, and say nothing.
+        _ => None,
+    };
+    let mut quiet = Progress::new(ProgressMode::Quiet);
+    let progress = if group.rank() == 0 {
+        progress
+    } else {
+        &mut quiet
+    };
     let runtime = RuntimeConfig {
         out: args.out.clone(),
         notify: args.notify.config()?,
+        steps: args.steps.config(),
+        guard: args.common.guard.config()?,
+        best: args
+            .best
+            .config(&args.notify, prepared.set.validation.len())?,
+        accuracy: prepared.accuracy.take(),
+        peak_tflops: args
+            .common
+            .logs
+            .peak_tflops(args.method.precision.compute())?,
     };
-    let _claim = OutFolder::claim(&runtime.out)?;
-    let set = build_examples(&lines, &tokenizer, &template, &config)?;
-    write_dropped(&runtime.out, &set.dropped)?;
-    if set.train.is_empty() {
-        return Err(TrainError::NoExamples {
-            what: args.train.display().to_string(),
-            details: format!(
-                "{} lines, {} too long, {} held out",
-                lines.len(),
-                set.dropped.len(),
-                set.validation.len()
-            ),
-        });
-    }
-    let network = Network::new(folder.config, weights, config.checkpointing)?;
-    let optimizer = Optimizer::new(config.optimizer.clone(), &network.config);
-    let mut state = TrainState::new(network, optimizer);
-    if let Some(found) = newest_complete_epoch(&runtime.out, progress)? {
-        let saved = read_state(&found, &config)?;
-        load_state(&found, saved, &mut state)?;
-        let (epoch, step) = (found.epoch, state.counters.steps);
+    let Prepared {
+        folder,
+        mut config,
+        set,
+        ..
+    } = prepared;
+    let (network, digest) = load_network(&args.model, &folder.config, &config)?;
+    config.model_digest = digest;
+    agree(&mut group, &config, &runtime)?;
+    let optimizer = Optimizer::new(config.optimizer.clone(), config.seed, &network.parameters);
+    let mut state = TrainState::new(network, optimizer, group);
+    let found = newest_for_all(&runtime.out, &mut state.group, progress)?;
+    if let Some(found) = &found {
+        load_state(found, read_state(found, &config)?, &mut state)?;
+        let counters = state.position.counters;
         progress.emit(Event::Resumed {
-            epoch,
-            step,
-            path: found.path,
+            epoch: counters.epochs_done,
+            step: counters.steps,
+            path: found.path.clone(),
         });
     }
     run_loop(
-        &mut state,
+        (&mut state, found.as_ref()),
         &set,
         (config, runtime, &args.model),
         (stop, progress),
     )
 }
 
+/// `trainer plan`: the plan of the fine-tuning that `args` say, at the given rate.
+pub fn plan(args: &PlanArgs, progress: &mut Progress) -> Result<()> {
+    let plan = run_plan(&prepare(&args.sft)?, args.tokens_per_s);
+    progress.print(&plan, &plan.text());
+    Ok(())
+}
+
+/// The base model, ready to be trained, and the digest of its files.
+fn load_network(
+    model: &Path,
+    architecture: &LlamaConfig,
+    config: &TrainingConfig,
+) -> Result<(Network, String)> {
+    let options = NetworkOptions {
+        method: config.method.clone(),
+        precision: config.precision,
+        checkpointing: config.checkpointing,
+        label_smoothing: config.label_smoothing as f32,
+        seed: config.seed,
+        max_positions: config.max_length,
+    };
+    let mut reader = TensorReader::open(model, architecture)?;
+    let tensors = reader.by_ref().map(|tensor| {
+        let (spec, values) = tensor?;
+        let tensor = Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?;
+        Ok((spec, tensor))
+    });
+    let network = Network::new(architecture.clone(), tensors, options)?;
+    Ok((network, reader.digest()))
+}
+
 fn run_loop(
-    state: &mut TrainState,
+    (state, found): (&mut TrainState, Option<&Folder>),
     set: &ExampleSet,
     (config, runtime, model): (TrainingConfig, RuntimeConfig, &Path),
     (stop, progress): (&StopFlag, &mut Progress),
@@ -98,6 +152,8 @@ fn run_loop(
         budget: Budget::Steps(steps_per_epoch * u64::from(config.epochs)),
         time_limit: None,
         seed: config.seed,
+        guard: runtime.guard,
+        best: runtime.best,
     };
     let count = |truncated: bool| {
         set.dropped
@@ -115,7 +171,7 @@ fn run_loop(
         num_truncated: count(true),
         num_epochs: config.epochs,
         total_steps: Some(steps_per_epoch * u64::from(config.epochs)),
-        first_epoch: state.counters.epochs_done + 1,
+        first_epoch: state.position.epoch(),
     });
     if set.num_split_at_border > 0 {
         let count = set.num_split_at_border;
@@ -125,96 +181,28 @@ fn run_loop(
             ),
         });
     }
-    let metrics = MetricsLog::open(&runtime.out, state.counters.steps, &state.history)?;
-    let saving = Saving::EachEpoch {
-        config: Box::new(config),
-        notify: runtime.notify,
+    let position = &state.position;
+    let logs = log_folder(&runtime.out, &state.group)?;
+    let metrics = MetricsLog::open(&logs, position.counters.steps, &position.history)?;
+    let metrics = metrics.with_rates(Rates {
+        flops: ModelFlops::of(&state.network),
+        peak_tflops: runtime.peak_tflops,
+    });
+    let RuntimeConfig { notify, steps, .. } = runtime;
+    let saving = if state.group.rank() == 0 {
+        let checkpoints = Checkpoints::new(config, notify, steps, runtime.accuracy);
+        Saving::Checkpoints(Box::new(checkpoints))
+    } else {
+        Saving::Elsewhere
     };
     let mut outputs = Outputs::new(&runtime.out, saving, model, metrics, progress);
-    let done = state.counters.epochs_done;
-    if done > 0 {
-        outputs.after_resume(done)?;
+    if let Some(found) = found {
+        if state.group.rank() == 0 {
+            outputs.after_resume(&mut state.position, found, (&plan, stop))?;
+        }
+        share_accuracies(state, &plan)?;
     }
     train(state, &plan, &mut outputs, stop)
-}
-
-fn load_tokenizer(args: &SftArgs) -> Result<ModelTokenizer> {
-    let mut options = TokenizerOptions::default();
-    let Ok(template) = args.chat_template.parse();
-    options.template = template;
-    if let Some(date) = &args.template_date {
-        options.template_date.clone_from(date);
-    }
-    Ok(ModelTokenizer::load_with(&args.model, &options)?)
-}
-
-/// The chat template as a resumed run must have it again.
-fn template_config(tokenizer: &ModelTokenizer, format: PromptFormat) -> Option<TemplateConfig> {
-    let template = tokenizer.template_digest().zip(tokenizer.template_date());
-    template
-        .filter(|_| format == PromptFormat::Chat)
-        .map(|(digest, date)| TemplateConfig {
-            digest: digest.to_string(),
-            date: date.to_string(),
-        })
-}
-
-/// A built-in prompt's name, or a file.
-fn prompt_template(name_or_path: &str) -> Result<PromptTemplate> {
-    let path = Path::new(name_or_path);
-    if path.is_file() {
-        Ok(PromptTemplate::from_file(path)?)
-    } else {
-        Ok(PromptTemplate::by_name(name_or_path)?)
-    }
-}
-
-fn training_config(
-    args: &SftArgs,
-    folder: &ModelFolder,
-    (tokenizer, template, format): (&ModelTokenizer, &PromptTemplate, DataFormat),
-    weights: &Weights,
-) -> Result<TrainingConfig> {
-    let context = folder.config.max_position_embeddings;
-    let max_length = args
-        .max_length
-        .map_or(DEFAULT_MAX_LENGTH.min(context), |n| n as usize);
-    require(
-        "--max-length",
-        max_length,
-        &format!("at most the model's context, {context}"),
-        |n| n <= context,
-    )?;
-    let told = if tokenizer.has_chat_template() {
-        PromptFormat::Chat
-    } else {
-        PromptFormat::Plain
-    };
-    let prompt_format = args.prompt_format.format().unwrap_or(told);
-    Ok(TrainingConfig {
-        model_digest: weights.digest()?,
-        train_sha256: file_sha256(&args.train)?,
-        format,
-        prompt: template.name().to_string(),
-        prompt_digest: template.digest().to_string(),
-        prompt_format,
-        template: template_config(tokenizer, prompt_format),
-        tokenizer_digest: tokenizer.digest().to_string(),
-        too_long: args.too_long,
-        max_length,
-        validation_fraction: args.validation_fraction,
-        epochs: args.epochs,
-        window: Window::Examples(args.batch_size as usize),
-        max_tokens_per_micro_batch: args.common.max_tokens_per_micro_batch,
-        optimizer: args.optimizer.config(SFT_DEFAULTS)?,
-        checkpointing: args.common.checkpointing,
-        save_dtype: args.save_dtype.unwrap_or(match folder.config.dtype {
-            StoredDtype::F32 => SaveDtype::F32,
-            StoredDtype::Bf16 => SaveDtype::Bf16,
-            StoredDtype::F16 => SaveDtype::F16,
-        }),
-        seed: args.common.seed,
-    })
 }
 
 #[cfg(test)]

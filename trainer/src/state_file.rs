@@ -1,19 +1,55 @@
-//! Flat f32 arrays in one safetensors file, written and read array by array, so that neither
-//! direction ever holds a second copy of the optimizer's state.
+//! Flat arrays of f32, bf16 or bytes in one safetensors file, written and read array by array, so that
+//! neither direction ever holds a second copy of the optimizer's state.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
+use half::bf16;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, TrainError};
 
-/// Bytes converted at a time.
+/// Values converted at a time.
 const CHUNK_VALUES: usize = 1 << 16;
 /// A header of a million tensors is below this.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
+
+/// An array to be written.
+#[derive(Debug, Clone, Copy)]
+pub enum Array<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    U8(&'a [u8]),
+}
+
+/// An array to be read into.
+#[derive(Debug)]
+pub enum ArrayMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+    U8(&'a mut [u8]),
+}
+
+/// A name, its shape and its values.
+#[derive(Debug)]
+pub struct Named<'a> {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Array<'a>,
+}
+
+impl<'a> Named<'a> {
+    /// A list without a shape.
+    pub fn flat(name: String, values: Array<'a>) -> Self {
+        Self {
+            name,
+            shape: vec![values.len()],
+            values,
+        }
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
@@ -22,34 +58,114 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-/// Writes the arrays in the order given and syncs the file.
-pub fn write_arrays(path: &Path, arrays: &[(String, &[f32])]) -> Result<()> {
-    let mut header = BTreeMap::new();
+impl Array<'_> {
+    fn dtype(self) -> &'static str {
+        match self {
+            Self::F32(_) => "F32",
+            Self::Bf16(_) => "BF16",
+            Self::U8(_) => "U8",
+        }
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+            Self::U8(values) => values.len(),
+        }
+    }
+
+    fn num_bytes(self) -> u64 {
+        match self {
+            Self::F32(values) => 4 * values.len() as u64,
+            Self::Bf16(values) => 2 * values.len() as u64,
+            Self::U8(values) => values.len() as u64,
+        }
+    }
+
+    fn write_to(self, writer: &mut impl Write, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+        match self {
+            Self::U8(values) => writer.write_all(values),
+            Self::F32(values) => values.chunks(CHUNK_VALUES).try_for_each(|chunk| {
+                bytes.clear();
+                bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+                writer.write_all(bytes)
+            }),
+            Self::Bf16(values) => values.chunks(CHUNK_VALUES).try_for_each(|chunk| {
+                bytes.clear();
+                bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+                writer.write_all(bytes)
+            }),
+        }
+    }
+}
+
+impl ArrayMut<'_> {
+    fn as_array(&self) -> Array<'_> {
+        match self {
+            Self::F32(values) => Array::F32(values),
+            Self::Bf16(values) => Array::Bf16(values),
+            Self::U8(values) => Array::U8(values),
+        }
+    }
+
+    fn read_from(&mut self, reader: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+        match self {
+            Self::U8(values) => reader.read_exact(values),
+            Self::F32(values) => values.chunks_mut(CHUNK_VALUES).try_for_each(|chunk| {
+                bytes.resize(4 * chunk.len(), 0);
+                reader.read_exact(bytes)?;
+                for (value, bytes) in chunk.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *value = f32::from_le_bytes(*bytes);
+                }
+                Ok(())
+            }),
+            Self::Bf16(values) => values.chunks_mut(CHUNK_VALUES).try_for_each(|chunk| {
+                bytes.resize(2 * chunk.len(), 0);
+                reader.read_exact(bytes)?;
+                for (value, bytes) in chunk.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *value = bf16::from_le_bytes(*bytes);
+                }
+                Ok(())
+            }),
+        }
+    }
+}
+
+/// Writes the arrays in the order given, as transformers and PEFT read them, and syncs the file.
+pub fn write_arrays(path: &Path, arrays: &[Named<'_>]) -> Result<()> {
+    let mut header = serde_json::Map::new();
+    // transformers before 4.47 refuses a file without it.
+    header.insert(
+        "__metadata__".to_string(),
+        serde_json::json!({ "format": "pt" }),
+    );
     let mut offset = 0;
-    for (name, values) in arrays {
-        let end = offset + 4 * values.len() as u64;
+    for Named {
+        name,
+        shape,
+        values,
+    } in arrays
+    {
+        let end = offset + values.num_bytes();
         let entry = Entry {
-            dtype: "F32".to_string(),
-            shape: vec![values.len()],
+            dtype: values.dtype().to_string(),
+            shape: shape.clone(),
             data_offsets: [offset, end],
         };
-        header.insert(name.as_str(), entry);
+        let entry = serde_json::to_value(entry).expect("strings and numbers always serialise");
+        header.insert(name.clone(), entry);
         offset = end;
     }
-    let mut header = serde_json::to_vec(&header).expect("strings and numbers always serialise");
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     let write = || -> std::io::Result<()> {
         let mut writer = BufWriter::with_capacity(4 * CHUNK_VALUES, File::create(path)?);
         writer.write_all(&(header.len() as u64).to_le_bytes())?;
         writer.write_all(&header)?;
-        let mut bytes = Vec::with_capacity(4 * CHUNK_VALUES);
-        for chunk in arrays
-            .iter()
-            .flat_map(|(_, values)| values.chunks(CHUNK_VALUES))
-        {
-            bytes.clear();
-            bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-            writer.write_all(&bytes)?;
+        let mut bytes = Vec::new();
+        for named in arrays {
+            named.values.write_to(&mut writer, &mut bytes)?;
         }
         writer
             .into_inner()
@@ -59,14 +175,74 @@ pub fn write_arrays(path: &Path, arrays: &[(String, &[f32])]) -> Result<()> {
     write().map_err(TrainError::io(path))
 }
 
-/// Reads the arrays back into slices of the same names, sizes and order.
-pub fn read_arrays(path: &Path, arrays: &mut [(String, &mut [f32])]) -> Result<()> {
+/// Reads a file's arrays back, one after another in the order in which they were written.
+#[derive(Debug)]
+pub struct ArrayReader<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    header: BTreeMap<String, Entry>,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> ArrayReader<'a> {
+    pub fn open(path: &'a Path) -> Result<Self> {
+        let file = File::open(path).map_err(TrainError::io(path))?;
+        let mut reader = BufReader::with_capacity(4 * CHUNK_VALUES, file);
+        let header = read_header(path, &mut reader)?;
+        Ok(Self {
+            path,
+            reader,
+            header,
+            offset: 0,
+            bytes: Vec::new(),
+        })
+    }
+
+    /// The next array, which must have this name, type and number of values.
+    pub fn read(&mut self, name: &str, mut values: ArrayMut<'_>) -> Result<()> {
+        let (dtype, end) = {
+            let array = values.as_array();
+            (array.dtype(), self.offset + array.num_bytes())
+        };
+        let start = self.offset;
+        let entry = self
+            .header
+            .remove(name)
+            .ok_or_else(|| self.bad(format!("no array {name}")))?;
+        if entry.data_offsets != [start, end] || entry.dtype != dtype {
+            let (found, found_dtype) = (entry.data_offsets, &entry.dtype);
+            return Err(self.bad(format!(
+                "{name} is {found_dtype} at {found:?}, expected {dtype} at {start}..{end}"
+            )));
+        }
+        self.offset = end;
+        values
+            .read_from(&mut self.reader, &mut self.bytes)
+            .map_err(TrainError::io(self.path))
+    }
+
+    /// Refuses arrays that nobody asked for.
+    pub fn finish(self) -> Result<()> {
+        match self.header.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(self.bad(format!("has an array {name} that is not expected"))),
+        }
+    }
+
+    fn bad(&self, what: String) -> TrainError {
+        TrainError::BadCheckpoint {
+            path: self.path.to_path_buf(),
+            what,
+        }
+    }
+}
+
+fn read_header(path: &Path, reader: &mut impl Read) -> Result<BTreeMap<String, Entry>> {
     let bad = |what: String| TrainError::BadCheckpoint {
         path: path.to_path_buf(),
         what,
     };
-    let file = File::open(path).map_err(TrainError::io(path))?;
-    let mut reader = BufReader::with_capacity(4 * CHUNK_VALUES, file);
     let mut length = [0; 8];
     reader
         .read_exact(&mut length)
@@ -79,38 +255,14 @@ pub fn read_arrays(path: &Path, arrays: &mut [(String, &mut [f32])]) -> Result<(
     reader
         .read_exact(&mut header)
         .map_err(TrainError::io(path))?;
-    let header: BTreeMap<String, Entry> = serde_json::from_slice(&header)
-        .map_err(|error| bad(format!("not a safetensors header: {error}")))?;
-    if header.len() != arrays.len() {
-        return Err(bad(format!(
-            "{} arrays, expected {}",
-            header.len(),
-            arrays.len()
-        )));
-    }
-    let mut offset = 0;
-    let mut bytes = vec![0; 4 * CHUNK_VALUES];
-    for (name, values) in arrays {
-        let end = offset + 4 * values.len() as u64;
-        let entry = header
-            .get(name.as_str())
-            .ok_or_else(|| bad(format!("no array {name}")))?;
-        if entry.data_offsets != [offset, end] || entry.dtype != "F32" {
-            let found = entry.data_offsets;
-            return Err(bad(format!(
-                "{name} lies at {found:?}, expected f32 at {offset}..{end}"
-            )));
-        }
-        for chunk in values.chunks_mut(CHUNK_VALUES) {
-            let bytes = &mut bytes[..4 * chunk.len()];
-            reader.read_exact(bytes).map_err(TrainError::io(path))?;
-            for (value, bytes) in chunk.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-        }
-        offset = end;
-    }
-    Ok(())
+    let not_a_header = |error| bad(format!("not a safetensors header: {error}"));
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&header).map_err(not_a_header)?;
+    header.remove("__metadata__");
+    header
+        .into_iter()
+        .map(|(name, entry)| Ok((name, serde_json::from_value(entry).map_err(not_a_header)?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::path::Path;
 use model::config::{Llama3RopeScaling, LlamaConfig};
 use model::dtype::StoredDtype;
 
-use crate::config::Checkpointing;
+use crate::config::{Checkpointing, MomentsDtype, OptimizerConfig};
 use crate::dataset::Examples;
-use crate::forward::Network;
+use crate::forward::{Network, NetworkOptions, tensors_of};
 use crate::init::random_weights;
 use crate::rng::{CounterRng, Stream};
+use crate::schedule::{Schedule, ScheduleKind};
 
 /// Which output head a tiny model has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +49,20 @@ pub(crate) fn tiny_config(head: Head) -> LlamaConfig {
 
 /// A tiny network whose weights are large enough for every gradient to be well above rounding.
 pub(crate) fn tiny_network(head: Head, checkpointing: Checkpointing) -> Network {
+    tiny_network_with(
+        head,
+        NetworkOptions {
+            checkpointing,
+            ..NetworkOptions::default()
+        },
+    )
+}
+
+/// As [`tiny_network`], trained in another way.
+pub(crate) fn tiny_network_with(head: Head, options: NetworkOptions) -> Network {
     let config = tiny_config(head);
     let weights = random_weights(&config, 5).unwrap();
-    let network = Network::new(config, weights, checkpointing).unwrap();
-    for (index, (_, weight)) in network.weights.named().iter().enumerate() {
+    for (index, (_, weight)) in weights.named().iter().enumerate() {
         let rng = CounterRng::new(
             9,
             Stream::Init {
@@ -65,7 +76,26 @@ pub(crate) fn tiny_network(head: Head, checkpointing: Checkpointing) -> Network 
         })
         .unwrap();
     }
-    network
+    let tensors = tensors_of(&config, &weights);
+    Network::new(config, tensors, options).unwrap()
+}
+
+/// AdamW at a constant rate.
+pub(crate) fn optimizer_config(lr: f64, moments: MomentsDtype) -> OptimizerConfig {
+    OptimizerConfig {
+        schedule: Schedule {
+            kind: ScheduleKind::Constant,
+            peak_lr: lr,
+            warmup_steps: 0,
+            min_lr_ratio: 0.0,
+        },
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        max_grad_norm: 1.0,
+        moments,
+    }
 }
 
 /// Examples of these numbers of ids with a prompt of 2, ids drawn from the tiny vocabulary.

@@ -1,21 +1,25 @@
 //! The loop, top to bottom, shared by fine-tuning and pre-training: count labels → forward and
-//! backward per micro-batch → clip → stop if not finite → step → log → evaluate → save → tell the
-//! servers.
+//! backward per micro-batch → clip → skip if not finite or a spike → step → log → evaluate → save →
+//! tell the servers. It can end after any step and go on from there, bit for bit.
 
 mod clock;
+pub mod guard;
+pub mod lanes;
+pub mod position;
 
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
 use self::clock::RunClock;
+use self::guard::GuardConfig;
+use self::lanes::{Lanes, deal};
+use self::position::{LossSum, Position};
+use crate::best::{BestConfig, EarlyStopping, Metric};
 use crate::config::Window;
 use crate::dataset::Examples;
+use crate::distributed::Group;
 use crate::error::{Result, TrainError};
 use crate::forward::Network;
-use crate::gradients::Gradients;
-use crate::metrics::{EpochLosses, StepMetrics};
+use crate::metrics::{EpochLosses, StepRecord};
 use crate::optimizer::Optimizer;
 use crate::outputs::Outputs;
 use crate::pack::{MicroBatch, pack, windows};
@@ -32,9 +36,6 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A loss or norm that is not finite skips the update; this many in a row end the run.
-const MAX_SKIPPED_IN_A_ROW: u32 = 5;
-
 /// What is trained on, in which portions, and for how long.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -48,6 +49,8 @@ pub struct Plan<'a> {
     /// The run ends cleanly after this long, with the schedule at its end.
     pub time_limit: Option<Duration>,
     pub seed: u64,
+    pub guard: GuardConfig,
+    pub best: BestConfig,
 }
 
 /// What 100 % of a run is.
@@ -64,220 +67,150 @@ pub enum Budget {
 pub struct TrainState {
     pub network: Network,
     pub optimizer: Optimizer,
-    pub counters: Counters,
-    /// Losses of the epochs done, this run's and those before a resume.
-    pub history: Vec<EpochLosses>,
-    /// One per lane; the first also takes the sum.
-    lanes: Vec<Gradients>,
-}
-
-/// Micro-batches of a step are dealt out to this many lanes, which run side by side and have
-/// gradients of their own: far fewer meetings between threads than in splitting each small product.
-/// A fixed number, not the number of threads, so that sums have one order on every machine.
-const NUM_LANES: usize = 4;
-
-/// Lanes cost a gradient each. Above this many weights (256 MB a gradient) there is one lane: the
-/// products are then large enough to be split well.
-const MAX_LANE_PARAMETERS: usize = 64 << 20;
-
-/// A step is not cut into micro-batches smaller than this to fill the lanes: products of fewer rows
-/// lose more than the lanes win.
-const MIN_LANE_TOKENS: usize = 384;
-
-/// Where in the run a state is; saved in every checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counters {
-    pub epochs_done: u32,
-    /// Optimizer steps, skipped ones included.
-    pub steps: u64,
-    pub skipped_steps: u64,
-    /// Through the network, and those with a label.
-    pub tokens: u64,
-    pub label_tokens: u64,
+    pub position: Position,
+    lanes: Lanes,
+    /// The processes that train as one.
+    pub group: Group,
 }
 
 /// What one step computed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct StepReport {
     sum_nll: f64,
     num_labels: usize,
     num_tokens: usize,
+    num_attention_pairs: u64,
     grad_norm: f64,
-}
-
-/// NLL and labels of many micro-batches: summed, then divided, once.
-#[derive(Debug, Clone, Copy, Default)]
-struct LossSum {
-    nll: f64,
-    labels: u64,
-}
-
-impl LossSum {
-    fn mean(self) -> f64 {
-        self.nll / self.labels as f64
-    }
+    /// Why its update was left out, where it was.
+    skipped: Option<String>,
 }
 
 impl StepReport {
     fn loss(&self) -> f64 {
         self.sum_nll / self.num_labels as f64
     }
-
-    fn is_finite(&self) -> bool {
-        self.sum_nll.is_finite() && self.grad_norm.is_finite()
-    }
 }
 
 impl TrainState {
-    pub fn new(network: Network, optimizer: Optimizer) -> Self {
-        let small = network.config.num_parameters() <= MAX_LANE_PARAMETERS;
-        let num_lanes = if small { NUM_LANES } else { 1 };
-        let lanes = (0..num_lanes)
-            .map(|_| Gradients::zeros(&network.config))
-            .collect();
+    pub fn new(network: Network, optimizer: Optimizer, group: Group) -> Self {
+        let lanes = Lanes::new(&network, &group);
         Self {
             network,
             optimizer,
-            counters: Counters::default(),
-            history: Vec::new(),
+            position: Position::default(),
             lanes,
+            group,
         }
-    }
-
-    /// Packs the examples of one step so that every lane has work, within the token budget.
-    fn micro_batches(&self, chosen: &[u32], plan: &Plan<'_>) -> Vec<MicroBatch> {
-        let inputs = |&index: &u32| plan.examples.get(index as usize).num_inputs();
-        let share = chosen
-            .iter()
-            .map(inputs)
-            .sum::<usize>()
-            .div_ceil(self.lanes.len());
-        let max_tokens = share
-            .max(MIN_LANE_TOKENS)
-            .min(plan.max_tokens_per_micro_batch);
-        pack(chosen, plan.examples, max_tokens)
     }
 
     /// One optimizer step over these micro-batches, at this learning rate. The update is left out
-    /// where loss or gradient norm is not finite.
-    fn step(&mut self, batches: &[MicroBatch], lr: f64) -> Result<StepReport> {
+    /// where the guard says so.
+    fn step(&mut self, batches: &[MicroBatch], lr: f64, guard: &GuardConfig) -> Result<StepReport> {
         let num_labels: usize = batches.iter().map(MicroBatch::num_labels).sum();
         let grad_scale = 1.0 / num_labels as f32;
-        let (network, num_lanes) = (&self.network, self.lanes.len());
-        let run_lane = |(lane, gradients): (usize, &mut Gradients)| -> Result<f64> {
-            gradients.clear();
-            let own = batches.iter().skip(lane).step_by(num_lanes);
-            own.map(|batch| network.forward_backward(batch, grad_scale, gradients))
-                .sum()
-        };
-        let sums: Vec<f64> = self
-            .lanes
-            .par_iter_mut()
-            .enumerate()
-            .map(run_lane)
-            .collect::<Result<_>>()?;
-        let (gradients, others) = self.lanes.split_first_mut().expect("there is a lane");
-        for other in others {
-            gradients.add(other);
-        }
-        let report = StepReport {
-            sum_nll: sums.iter().sum(),
+        let goal = (self.position.counters.steps, grad_scale);
+        let (sum_nll, gradients) =
+            self.lanes
+                .forward_backward(&self.network, batches, goal, &mut self.group)?;
+        let mut report = StepReport {
+            sum_nll,
             num_labels,
             num_tokens: batches.iter().map(MicroBatch::num_tokens).sum(),
+            num_attention_pairs: batches.iter().map(MicroBatch::num_attention_pairs).sum(),
             grad_norm: gradients.global_norm(),
+            skipped: None,
         };
-        self.counters.steps += 1;
-        self.counters.tokens += report.num_tokens as u64;
-        self.counters.label_tokens += report.num_labels as u64;
-        if report.is_finite() {
-            let weights = &self.network.weights;
+        let judge = &mut self.position.guard;
+        report.skipped = judge.judge(report.loss(), report.grad_norm, guard);
+        if report.skipped.is_none() {
+            let parameters = &self.network.parameters;
             self.optimizer
-                .step(weights, gradients, (lr, report.grad_norm))?;
-        } else {
-            self.counters.skipped_steps += 1;
+                .step(parameters, gradients, (lr, report.grad_norm))?;
         }
+        self.position.count(&report);
         Ok(report)
     }
 
     /// Mean NLL per label token over `examples`; `None` where there are none.
-    pub fn evaluate(&self, examples: &Examples, max_tokens: usize) -> Result<Option<f64>> {
+    pub fn evaluate(&mut self, examples: &Examples, max_tokens: usize) -> Result<Option<f64>> {
         let all: Vec<u32> = (0..examples.len() as u32).collect();
         let batches = pack(&all, examples, max_tokens);
+        let nll = self
+            .lanes
+            .evaluate(&self.network, &batches, &mut self.group)?;
         let mut sum = LossSum::default();
-        for side_by_side in batches.chunks(self.lanes.len()) {
-            let losses = side_by_side
-                .par_iter()
-                .map(|batch| self.network.evaluate(batch));
-            sum.nll += losses.collect::<Result<Vec<f64>>>()?.iter().sum::<f64>();
-            sum.labels += side_by_side
-                .iter()
-                .map(|batch| batch.num_labels() as u64)
-                .sum::<u64>();
-        }
-        Ok((sum.labels > 0).then(|| sum.mean()))
+        let labels = batches.iter().map(MicroBatch::num_labels);
+        sum.add(nll, labels.sum::<usize>() as u64);
+        Ok(sum.mean())
     }
 }
 
 /// Runs `plan` from where `state` is to its end, or until `stop` is raised: then the step under way
-/// is finished, and with the last step of an epoch the epoch's checkpoint, too.
+/// is finished and its state is saved.
 pub fn train(
     state: &mut TrainState,
     plan: &Plan<'_>,
     outputs: &mut Outputs<'_>,
     stop: &StopFlag,
 ) -> Result<Outcome> {
-    let mut clock = RunClock::start(plan, state.counters);
-    let mut skipped_in_a_row = 0;
-    for epoch in state.counters.epochs_done + 1..=plan.epochs {
+    let mut clock = RunClock::start(plan, state.position.counters);
+    let mut outcome = plan.is_over(&state.position).then_some(Outcome::Finished);
+    while outcome.is_none() {
+        let epoch = state.position.epoch();
         let order = shuffled(plan.examples.len(), plan.seed, epoch);
-        let mut losses = LossSum::default();
         let all_windows = windows(&order, plan.examples, plan.window);
-        let num_windows = all_windows.len();
-        for (index, window) in all_windows.into_iter().enumerate() {
+        let (num_windows, num_done) = (all_windows.len(), state.position.windows_done);
+        assert!(
+            num_done < num_windows,
+            "positions lie before an epoch's end"
+        );
+        for window in all_windows.into_iter().skip(num_done) {
             let started = Instant::now();
-            let batches = state.micro_batches(&order[window], plan);
-            let done_before = clock.progress(state.counters);
-            let lr = plan.schedule.lr(state.counters.steps, done_before);
-            let report = state.step(&batches, lr)?;
-            let progress = clock.progress(state.counters);
+            let lanes = (state.lanes.total(), plan.max_tokens_per_micro_batch);
+            let batches = deal(&order[window], plan.examples, lanes);
+            let counters = state.position.counters;
+            let lr = plan.schedule.lr(counters.steps, clock.progress(counters));
+            let report = state.step(&batches, lr, &plan.guard)?;
+            let progress = clock.progress(state.position.counters);
             let timing = (started.elapsed(), progress, clock.eta_s(progress));
             log_step(
                 outputs,
                 plan,
-                (state.counters, epoch),
+                (&state.position, epoch),
                 (&report, lr, timing),
             )?;
-            if report.is_finite() {
-                skipped_in_a_row = 0;
-                losses.nll += report.sum_nll;
-                losses.labels += report.num_labels as u64;
-            } else {
-                skipped_in_a_row += 1;
-                skip(outputs, (state.counters, epoch), &report, skipped_in_a_row)?;
+            if let Some(reason) = report.skipped {
+                skip(outputs, plan, &state.position, reason)?;
             }
-            outputs.after_step(state, plan)?;
-            // An epoch whose last step is done is worth its save.
-            let epoch_is_done = index + 1 == num_windows && outputs.saves_epochs();
-            if stop.is_raised() && !epoch_is_done {
-                return outputs.finish(state, plan, Outcome::Interrupted);
+            outcome = between_steps(state, plan, (outputs, stop), (num_windows, progress))?;
+            if outcome.is_some() {
+                break;
             }
-            if progress >= 1.0 && !plan.ends_at_epoch_end() {
-                return outputs.finish(state, plan, Outcome::Finished);
-            }
-        }
-        if losses.labels == 0 {
-            let last = format!("every step of epoch {epoch} was skipped");
-            return Err(TrainError::NotFinite {
-                count: skipped_in_a_row,
-                last,
-            });
-        }
-        end_epoch(state, plan, outputs, (epoch, losses))?;
-        if stop.is_raised() && epoch < plan.epochs {
-            return outputs.finish(state, plan, Outcome::Interrupted);
         }
     }
-    outputs.finish(state, plan, Outcome::Finished)
+    outputs.finish(state, plan, outcome.unwrap_or(Outcome::Finished))
+}
+
+/// Everything between two optimizer steps: the end of the epoch where this was its last step, the
+/// saves that are due, and whether the run ends here.
+fn between_steps(
+    state: &mut TrainState,
+    plan: &Plan<'_>,
+    (outputs, stop): (&mut Outputs<'_>, &StopFlag),
+    (num_windows, progress): (usize, f64),
+) -> Result<Option<Outcome>> {
+    if state.position.windows_done == num_windows {
+        end_epoch(state, plan, outputs, stop)?;
+    }
+    let is_used_up = progress >= 1.0 && !plan.ends_at_epoch_end();
+    let outcome = if is_used_up || plan.is_over(&state.position) {
+        Some(Outcome::Finished)
+    } else {
+        let is_stopped = state.group.any_raised(stop)?;
+        is_stopped.then_some(Outcome::Interrupted)
+    };
+    outputs.after_step(state, plan, outcome)?;
+    Ok(outcome)
 }
 
 /// Evaluates, logs and saves the epoch that is done, and tells the servers.
@@ -285,20 +218,41 @@ fn end_epoch(
     state: &mut TrainState,
     plan: &Plan<'_>,
     outputs: &mut Outputs<'_>,
-    (epoch, losses): (u32, LossSum),
+    stop: &StopFlag,
 ) -> Result<()> {
-    state.counters.epochs_done = epoch;
+    let epoch = state.position.epoch();
+    let Some(train_loss) = state.position.losses.mean() else {
+        return Err(TrainError::TooManySkipped {
+            count: state.position.guard.skipped_in_a_row,
+            last: format!("every step of epoch {epoch} was skipped"),
+        });
+    };
     let validation_loss = if outputs.saves_epochs() {
         state.evaluate(plan.validation, plan.max_tokens_per_micro_batch)?
     } else {
         None
     };
-    state.history.push(EpochLosses {
+    state.position.end_epoch(EpochLosses {
         epoch,
-        train_loss: losses.mean(),
+        train_loss,
         validation_loss,
     });
-    outputs.after_epoch(state)
+    outputs.after_epoch(state, plan, stop)?;
+    share_accuracies(state, plan)
+}
+
+/// Rank 0 alone asks the server; what it was told decides for all when to stop.
+pub fn share_accuracies(state: &mut TrainState, plan: &Plan<'_>) -> Result<()> {
+    if plan.best.metric != Metric::Accuracy {
+        return Ok(());
+    }
+    let own = serde_json::to_vec(&state.position.accuracies).expect("numbers always serialise");
+    let shared = state.group.broadcast(own)?;
+    state.position.accuracies =
+        serde_json::from_slice(&shared).map_err(|error| TrainError::BadMessage {
+            what: error.to_string(),
+        })?;
+    Ok(())
 }
 
 impl Plan<'_> {
@@ -306,26 +260,38 @@ impl Plan<'_> {
     fn ends_at_epoch_end(&self) -> bool {
         matches!(self.budget, Budget::Steps(_)) && self.time_limit.is_none()
     }
+
+    fn is_over(&self, position: &Position) -> bool {
+        position.counters.epochs_done >= self.epochs || self.gets_no_better(position)
+    }
+
+    /// Early stopping, which is decided between two epochs.
+    pub fn gets_no_better(&self, position: &Position) -> bool {
+        let BestConfig { metric, stopping } = self.best;
+        let is_over = |stopping: EarlyStopping| stopping.is_over(metric, &metric.values(position));
+        position.windows_done == 0 && stopping.is_some_and(is_over)
+    }
 }
 
 fn log_step(
     outputs: &mut Outputs<'_>,
     plan: &Plan<'_>,
-    (counters, epoch): (Counters, u32),
+    (position, epoch): (&Position, u32),
     (report, lr, (took, progress, eta_s)): (&StepReport, f64, (Duration, f64, f64)),
 ) -> Result<()> {
-    let metrics = StepMetrics {
-        step: counters.steps,
+    let metrics = outputs.metrics.step(&StepRecord {
+        step: position.counters.steps,
         epoch,
         loss: report.loss(),
         lr,
         grad_norm: report.grad_norm,
-        tokens: report.num_tokens as u64,
-        label_tokens: report.num_labels as u64,
-        tokens_per_s: report.num_tokens as f64 / took.as_secs_f64().max(1e-9),
-    };
-    outputs.metrics.step(&metrics)?;
-    if report.is_finite() {
+        num_tokens: report.num_tokens as u64,
+        num_label_tokens: report.num_labels as u64,
+        num_attention_pairs: report.num_attention_pairs,
+        took,
+        skipped: report.skipped.clone(),
+    })?;
+    if report.skipped.is_none() {
         outputs.progress.emit(Event::Step {
             step: metrics.step,
             total_steps: match plan.budget {
@@ -339,6 +305,8 @@ fn log_step(
             tokens: metrics.tokens,
             label_tokens: metrics.label_tokens,
             tokens_per_s: metrics.tokens_per_s,
+            label_tokens_per_s: metrics.label_tokens_per_s,
+            mfu: metrics.mfu,
             progress,
             eta_s,
         });
@@ -346,27 +314,27 @@ fn log_step(
     Ok(())
 }
 
+/// Says that the step was skipped; too many in a row are an error.
 fn skip(
     outputs: &mut Outputs<'_>,
-    (counters, epoch): (Counters, u32),
-    report: &StepReport,
-    num_in_a_row: u32,
+    plan: &Plan<'_>,
+    position: &Position,
+    reason: String,
 ) -> Result<()> {
-    let reason = format!("loss {}, gradient norm {}", report.loss(), report.grad_norm);
-    let step = counters.steps;
+    let count = position.guard.skipped_in_a_row;
     outputs.progress.emit(Event::StepSkipped {
-        step,
-        epoch,
+        step: position.counters.steps,
+        epoch: position.epoch(),
         reason: reason.clone(),
-        num_in_a_row,
+        num_in_a_row: count,
     });
-    if num_in_a_row >= MAX_SKIPPED_IN_A_ROW {
-        return Err(TrainError::NotFinite {
-            count: num_in_a_row,
-            last: reason,
-        });
+    if count < plan.guard.max_skipped_in_a_row {
+        return Ok(());
     }
-    Ok(())
+    Err(TrainError::TooManySkipped {
+        count,
+        last: reason,
+    })
 }
 
 #[cfg(test)]

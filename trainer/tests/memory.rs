@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 
 use model::config::LlamaConfig;
 use model::dtype::StoredDtype;
-use trainer::config::Checkpointing;
+use trainer::config::{BaseFormat, Method, MomentsDtype, OptimizerConfig, Precision};
 use trainer::dataset::Examples;
-use trainer::forward::Network;
-use trainer::gradients::Gradients;
+use trainer::distributed::Group;
+use trainer::forward::{Network, NetworkOptions, tensors_of};
 use trainer::init::random_weights;
-use trainer::pack::pack;
+use trainer::lora::{LoraConfig, LoraTarget};
+use trainer::optimizer::Optimizer;
+use trainer::schedule::{Schedule, ScheduleKind};
+use trainer::train::lanes::{Lanes, deal};
 
 /// Counts the bytes that are allocated and not yet freed.
 struct Counting;
@@ -36,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn network() -> Network {
+fn network(method: Method, precision: Precision) -> Network {
     let config = LlamaConfig {
         vocab_size: 64,
         hidden_size: 32,
@@ -56,27 +59,74 @@ fn network() -> Network {
         pad_token_id: None,
     };
     let weights = random_weights(&config, 1).expect("a valid config");
-    Network::new(config, weights, Checkpointing::Auto).expect("weights of that config")
+    let tensors = tensors_of(&config, &weights);
+    let options = NetworkOptions {
+        method,
+        precision,
+        ..NetworkOptions::default()
+    };
+    Network::new(config.clone(), tensors, options).expect("weights of that config")
 }
 
-/// Twenty forward and backward passes hold what one does. One activation of this batch is over 3 kB;
-/// thread pools may grow their own queues by less.
+/// Twenty optimizer steps over batches of different shapes hold what one does, for every kind of weight
+/// and moment. One activation of these batches is over 3 kB; thread pools may grow their own queues by
+/// less.
 #[test]
 fn steps_hold_no_memory() {
-    let network = network();
-    let mut examples = Examples::default();
-    (0..4).for_each(|_| examples.push(&[3; 25], 1));
-    let batches = pack(&[0, 1, 2, 3], &examples, 200);
-    let mut gradients = Gradients::zeros(&network.config);
-    let mut held = Vec::new();
-    for _ in 0..20 {
-        for batch in &batches {
-            network
-                .forward_backward(batch, 0.1, &mut gradients)
-                .expect("a valid batch");
+    let lora = Method::Lora(LoraConfig {
+        rank: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        targets: LoraTarget::ALL.to_vec(),
+        base: BaseFormat::Int8,
+    });
+    for (method, precision, moments) in [
+        (Method::Full, Precision::F32, MomentsDtype::F32),
+        (Method::Full, Precision::Bf16Weights, MomentsDtype::Int8),
+        (lora, Precision::Bf16, MomentsDtype::Bf16),
+    ] {
+        let network = network(method.clone(), precision);
+        let mut optimizer = Optimizer::new(optimizer_config(moments), 1, &network.parameters);
+        let mut lanes = Lanes::new(&network, &Group::Single);
+        let mut examples = Examples::default();
+        for length in [25, 9, 17, 30] {
+            examples.push(&vec![3; length], 1);
         }
-        held.push(HELD.load(Ordering::Relaxed));
+        let orders = [[0, 1, 2, 3], [2, 2, 1, 1], [3, 0, 3, 0]];
+        let mut held = Vec::new();
+        for step in 0..24 {
+            let batches = deal(&orders[step % 3], &examples, (lanes.total(), 40));
+            let (_, gradients) = lanes
+                .forward_backward(&network, &batches, (step as u64, 0.01), &mut Group::Single)
+                .expect("valid batches");
+            let norm = gradients.global_norm();
+            optimizer
+                .step(&network.parameters, gradients, (1e-4, norm))
+                .expect("a step");
+            drop(batches);
+            held.push(HELD.load(Ordering::Relaxed));
+        }
+        let growth = held[23] - held[5];
+        assert!(
+            growth < 3000,
+            "{method:?}: bytes held after each step: {held:?}"
+        );
     }
-    let growth = held[19] - held[4];
-    assert!(growth < 3000, "bytes held after each step: {held:?}");
+}
+
+fn optimizer_config(moments: MomentsDtype) -> OptimizerConfig {
+    OptimizerConfig {
+        schedule: Schedule {
+            kind: ScheduleKind::Constant,
+            peak_lr: 1e-4,
+            warmup_steps: 0,
+            min_lr_ratio: 0.0,
+        },
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        max_grad_norm: 1.0,
+        moments,
+    }
 }

@@ -8,6 +8,7 @@ use std::io::Write;
 use data::{
     append_log::read_log,
     number::Number,
+    prompt::PromptFormat,
     question::gold_number,
     record::{Attempt, Decoding},
 };
@@ -28,7 +29,7 @@ use crate::{
     files,
     interrupt::Interrupt,
     loss::{Examples, LossMethod, measure},
-    request::{Item, PromptFormat},
+    request::{Item, Prompt},
     score,
     session::{FormatChoice, Questions, choose_format, load_prompt, nonce},
 };
@@ -163,7 +164,7 @@ async fn generate(args: GenerateArgs, interrupt: Interrupt) -> Result<(), Client
     };
     let item = Item {
         request_id: nonce(),
-        prompt: format.wrap(args.prompt),
+        prompt: Prompt::new(args.prompt, format),
         decoding,
         seed: args.seed,
     };

@@ -173,7 +173,7 @@ async fn the_chat_template_is_used_and_named() {
         .unwrap();
     assert_eq!(
         summary.manifest.prompt_format,
-        crate::request::PromptFormat::Chat
+        data::prompt::PromptFormat::Chat
     );
     assert_eq!(summary.manifest.template.unwrap().name, "hf-llama3.2");
 }

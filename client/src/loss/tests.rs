@@ -76,32 +76,23 @@ async fn refusals_end_it() {
     assert!(error.unwrap_err().to_string().contains("too long"));
 }
 
-/// The lines are the trainer's three kinds; the first tells which, and a line that is not of its kind
-/// is named.
-#[test]
-fn lines_are_of_one_kind() {
-    let read = |text: &str| Examples::read(file(text).path(), None);
-    let star = read(r#"{"question": "q", "gold_answer": "4", "rationale": " r "}"#).unwrap();
-    assert_eq!(star.format, LineFormat::Star);
-    let item = |examples: &Examples, format| {
-        examples.list[0]
-            .item(String::new(), &method(None).prompt, format)
-            .unwrap()
+/// Every turn of the assistant in a conversation is scored, after all that stands before it.
+#[tokio::test]
+async fn every_turn_is_scored() {
+    let text = r#"{"messages": [{"role": "user", "content": "q"},
+        {"role": "assistant", "content": "one two"}, {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "one two three"}]}"#;
+    let text = text.replace('\n', "");
+    let summary = measured(&text, None).await.unwrap();
+    // Each turn and its end; the fake server begins to count anew with each score.
+    assert_eq!((summary.num_tokens, summary.num_scored), (3 + 4, 1));
+    assert!((summary.loss - (6.0 + 10.0) / 7.0).abs() < 1e-12);
+    let file = file(&text);
+    let line = &Examples::read(file.path(), None).unwrap().list[0];
+    let items = examples::items(line, "n", &method(None).prompt, PromptFormat::Chat).unwrap();
+    let num_messages = |item: &ScoreItem| match &item.prompt {
+        Prompt::Chat(messages) => messages.len(),
+        Prompt::Text(text) => panic!("{text}"),
     };
-    let plain = item(&star, PromptFormat::Plain);
-    assert_eq!(plain.prompt, Prompt::Text("Q: q\nA:".to_owned()));
-    assert_eq!(plain.completion, " r");
-    assert_eq!(item(&star, PromptFormat::Chat).completion, "r");
-    let ready = read(r#"{"prompt": "p ", "completion": " c "}"#).unwrap();
-    let ready = item(&ready, PromptFormat::Plain);
-    assert_eq!(
-        (ready.prompt, ready.completion.as_str()),
-        (Prompt::Text("p ".to_owned()), " c ")
-    );
-    let mixed =
-        "{\"question\": \"q\", \"answer\": \"a\"}\n{\"prompt\": \"p\", \"completion\": \"c\"}";
-    let error = read(mixed).unwrap_err().to_string();
-    assert!(error.contains("line 2: key \"question\""), "{error}");
-    assert!(read("\n").unwrap_err().to_string().contains("no examples"));
-    assert!(read("{}").unwrap_err().to_string().contains("line 1"));
+    assert_eq!(items.iter().map(num_messages).collect::<Vec<_>>(), [1, 3]);
 }

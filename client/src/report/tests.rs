@@ -1,6 +1,7 @@
 use std::fs;
 
 use data::{
+    prompt::PromptFormat,
     record::{Decoding, PromptStamp, Source, WeightsStamp},
     select::{Outcome, Policy},
     stats::{PairedCounts, wilson},
@@ -16,7 +17,6 @@ use crate::{
     compare::Comparison,
     eval::{Classes, EvalSummary, Work},
     manifest::{DatasetStamp, Manifest, ModelStamp, SOFTWARE, ServerStamp},
-    request::PromptFormat,
 };
 
 fn manifest(checkpoint: &str) -> Manifest {

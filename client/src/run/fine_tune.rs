@@ -7,6 +7,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use data::prompt::PromptFormat;
 use futures::{FutureExt, future::BoxFuture};
 use trainer::progress::Event;
 
@@ -24,7 +25,6 @@ use crate::{
     files::{self, create_folder},
     progress::Progress,
     report::results::EpochAccuracy,
-    request::PromptFormat,
 };
 
 /// Which data is learned.

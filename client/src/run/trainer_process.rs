@@ -22,8 +22,8 @@ use crate::error::{ClientError, EXIT_RESUMABLE, file_error};
 pub const TRAINER_COMMAND: &str = "trainer";
 /// Follows it: the process that must live for this one to live.
 const PARENT_FLAG: &str = "--parent-process";
-/// A trainer finishes its step and leaves; a step of a large model takes a while.
-const STOP_GRACE: Duration = Duration::from_mins(1);
+/// A stopped trainer finishes its step and saves; both take a while for a large model.
+const STOP_GRACE: Duration = Duration::from_mins(10);
 /// Enough of the end of the log to see why it failed.
 const LOG_TAIL_LINES: usize = 5;
 
@@ -75,7 +75,12 @@ impl TrainerProcess {
             .map(|arg| arg.to_string_lossy().into_owned())
             .collect();
         let _ = writeln!(log_file, "trainer {}", line.join(" "));
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // It is this program's child, not one of a launcher's ranks.
+        for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"] {
+            command.env_remove(name);
+        }
+        let mut child = command
             .arg(TRAINER_COMMAND)
             .arg(PARENT_FLAG)
             .arg(std::process::id().to_string())

@@ -92,8 +92,7 @@ fn encode(tokenizer: &ModelTokenizer, parsed: ParsedScore) -> ModelResult<Scored
             Ok(Scored { ids, from })
         }
         Completion::Text(text) => {
-            let mut example = tokenizer.encode_training(&parsed.prompt, &text)?;
-            example.ids.pop();
+            let example = tokenizer.encode_continued(&parsed.prompt, &text)?;
             Ok(Scored {
                 ids: example.ids,
                 from: example.label_start,

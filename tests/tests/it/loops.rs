@@ -60,7 +60,7 @@ pub(crate) fn assert_accounted(summary: &EvalSummary) {
 }
 
 /// What the trainer said, from `--progress json`.
-fn events(stdout: &str) -> Vec<Event> {
+pub(crate) fn events(stdout: &str) -> Vec<Event> {
     let event = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     stdout.lines().map(event).collect()
 }

@@ -15,3 +15,4 @@ mod loss;
 mod python;
 mod shared_data;
 mod tidy;
+mod training;

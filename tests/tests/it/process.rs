@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A machine that is busy with other things must not fail a test; a program that hangs must.
@@ -77,7 +78,15 @@ impl Call {
         let mut command = Command::new(program);
         command.args(words).stdin(Stdio::null());
         // What the developer's shell says about servers and logs is not for tests.
-        for name in ["STAR_SERVER", "STAR_LOG", "RUST_LOG"] {
+        for name in [
+            "STAR_SERVER",
+            "STAR_LOG",
+            "RUST_LOG",
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_RANK",
+            "SLURM_PROCID",
+        ] {
             command.env_remove(name);
         }
         Self { command }
@@ -89,10 +98,26 @@ impl Call {
         self
     }
 
+    /// A variable of its environment.
+    pub(crate) fn with_env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.command.env(name, value.into());
+        self
+    }
+
     /// An argument without a flag.
     pub(crate) fn and(mut self, value: impl Into<OsString>) -> Self {
         self.command.arg(value.into());
         self
+    }
+
+    /// No file that it writes may grow beyond so many blocks of 512 bytes: what a full disk does,
+    /// without one.
+    pub(crate) fn with_small_files(self, num_blocks: u32) -> Self {
+        let script = format!(r#"trap '' XFSZ; ulimit -f {num_blocks}; exec "$@""#);
+        let mut call = Self::new("sh", ["-c", &script, "sh"]);
+        call.command.arg(self.command.get_program());
+        call.command.args(self.command.get_args());
+        call
     }
 
     pub(crate) fn start(mut self) -> Running {
@@ -190,9 +215,12 @@ impl Running {
 
     /// SIGTERM, then its end.
     pub(crate) fn terminate(self) -> Ended {
-        use rustix::process::{Pid, Signal, kill_process};
-        let id = Pid::from_child(&self.child);
-        kill_process(id, Signal::TERM).expect("the child is ours");
+        self.end_by(Signal::TERM)
+    }
+
+    /// A signal, then its end.
+    pub(crate) fn end_by(self, signal: Signal) -> Ended {
+        kill_process(Pid::from_child(&self.child), signal).expect("the child is ours");
         self.end()
     }
 

@@ -5,14 +5,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use data::example::LineFormat;
+use data::prompt::PromptFormat;
 
-use crate::config::{
-    Checkpointing, DataFormat, NotifyConfig, OptimizerConfig, PromptFormat, SaveDtype, TooLong,
-};
+use super::data_args::DataArgs;
+use super::group_args::GroupArgs;
+use super::log_args::LogArgs;
+use super::loop_args::{BestArgs, GuardArgs, StepArgs};
+use super::method::{MergeArgs, MethodArgs, PlanArgs};
+use super::optimizer_args::OptimizerArgs;
+use crate::config::{Checkpointing, NotifyConfig, SaveDtype, TooLong};
+use crate::distributed::Ranks;
 use crate::error::Result;
 use crate::notify::BearerToken;
 use crate::progress::ProgressMode;
-use crate::schedule::{Schedule, ScheduleKind};
 
 /// Fine-tuning and pre-training of Llama models, from JSONL to checkpoint folders.
 #[derive(Debug, Parser)]
@@ -30,12 +36,19 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fine-tunes on question/answer pairs; the loss is on the answers only.
+    /// Fine-tunes on questions and answers, prompts and completions, or conversations; the loss is on
+    /// what is answered.
     #[command(after_help = SFT_EXAMPLES)]
     Sft(Box<SftArgs>),
     /// Trains a small model from scratch (or goes on from one) on text.
     #[command(after_help = PRETRAIN_EXAMPLES)]
     Pretrain(Box<PretrainArgs>),
+    /// Says what a fine-tuning would need and how long it would take, before a weight is read.
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(Box<PlanArgs>),
+    /// Makes a plain checkpoint of a base model and a LoRA adapter.
+    #[command(after_help = MERGE_EXAMPLES)]
+    Merge(MergeArgs),
 }
 
 const SFT_EXAMPLES: &str = "\
@@ -43,13 +56,27 @@ Examples:
   GSM8K's own solutions, 4 epochs, checkpoints in runs/vanilla/epoch_1 .. epoch_4:
     trainer sft --model models/base --train train.jsonl --out runs/vanilla
 
+  Adapters only, on a base in 8 bits; each epoch's folder is a merged model, with the adapter below:
+    trainer sft --model models/base --train train.jsonl --out runs/lora --method lora \\
+      --lora-rank 16 --base int8 --precision bf16 --lr 2e-4
+
   Rationales kept by `star bootstrap`, each epoch's checkpoint loaded into a server whose
   --checkpoint-root is runs:
     trainer sft --model models/base --train accepted.jsonl --out runs/star \\
       --server http://127.0.0.1:50051 --server-checkpoint-prefix star
 
-The same command again goes on after the newest complete epoch. Exit code 75: stopped by a signal,
-resumable from there.";
+The same command again goes on from the newest complete checkpoint. SIGTERM, SIGINT and SIGUSR1 save
+one and end the run with exit code 75: resumable.";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  The flags of the run that is planned, with `plan` in the place of `sft`:
+    trainer plan --model models/base --train train.jsonl --out runs/vanilla --precision bf16";
+
+const MERGE_EXAMPLES: &str = "\
+Examples:
+  A model that a server can load, from what a LoRA run (or PEFT) has saved:
+    trainer merge --model models/base --adapter runs/lora/epoch_3/adapter --out models/merged";
 
 const PRETRAIN_EXAMPLES: &str = "\
 Examples:
@@ -72,14 +99,20 @@ pub struct SftArgs {
     /// Shape of the lines.
     #[arg(long, value_enum, default_value_t)]
     pub format: FormatChoice,
-    /// Folder for epoch_1/ and so on, metrics.jsonl and losses.csv. A run found there is resumed.
+    /// Folder for epoch_1/ and so on, metrics.jsonl, steps.csv, losses.csv, tensorboard/ and plots/.
+    /// A run found there is resumed.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Print memory, steps and time, as `trainer plan` does, and train nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: u32,
     /// Examples per optimizer step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
+    #[command(flatten)]
+    pub data: DataArgs,
     /// Longest example in tokens, prompt and answer together. Default: 1024, or the model's context
     /// where that is shorter.
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
@@ -105,6 +138,8 @@ pub struct SftArgs {
     #[arg(long, value_name = "DATE")]
     pub template_date: Option<String>,
     #[command(flatten)]
+    pub method: MethodArgs,
+    #[command(flatten)]
     pub optimizer: OptimizerArgs,
     #[command(flatten)]
     pub common: CommonArgs,
@@ -113,6 +148,15 @@ pub struct SftArgs {
     pub save_dtype: Option<SaveDtype>,
     #[command(flatten)]
     pub notify: NotifyArgs,
+    #[command(flatten)]
+    pub group: GroupArgs,
+    /// From the launcher's environment; `None` for a process alone.
+    #[arg(skip)]
+    pub ranks: Option<Ranks>,
+    #[command(flatten)]
+    pub steps: StepArgs,
+    #[command(flatten)]
+    pub best: BestArgs,
 }
 
 /// `--format`.
@@ -127,16 +171,20 @@ pub enum FormatChoice {
     Star,
     /// {"prompt", "completion"}, both taken as they are.
     PromptCompletion,
+    /// {"messages": [{"role", "content"}, ...]} with roles system, user and assistant: what the
+    /// assistant says is learned.
+    Messages,
 }
 
 impl FormatChoice {
     /// `None`: to be told by the data.
-    pub fn format(self) -> Option<DataFormat> {
+    pub fn format(self) -> Option<LineFormat> {
         match self {
             Self::Auto => None,
-            Self::Gsm8k => Some(DataFormat::Gsm8k),
-            Self::Star => Some(DataFormat::Star),
-            Self::PromptCompletion => Some(DataFormat::PromptCompletion),
+            Self::Gsm8k => Some(LineFormat::Gsm8k),
+            Self::Star => Some(LineFormat::Star),
+            Self::PromptCompletion => Some(LineFormat::PromptCompletion),
+            Self::Messages => Some(LineFormat::Messages),
         }
     }
 }
@@ -170,7 +218,7 @@ pub struct PretrainArgs {
     /// Text: {"text"} or {"prompt", "completion"} per line; every line is one document.
     #[arg(long, value_name = "FILE.jsonl", required = true, num_args = 1..)]
     pub text: Vec<PathBuf>,
-    /// Folder for model/, metrics.jsonl and losses.csv.
+    /// Folder for model/, metrics.jsonl, steps.csv, losses.csv, tensorboard/ and plots/.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Go on from this model (its tokenizer and shape are taken; the optimizer starts anew).
@@ -250,6 +298,10 @@ pub struct CommonArgs {
     pub checkpointing: Checkpointing,
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    #[command(flatten)]
+    pub guard: GuardArgs,
+    #[command(flatten)]
+    pub logs: LogArgs,
 }
 
 /// Servers to tell about each epoch's checkpoint. One that does not answer never stops training.
@@ -267,85 +319,6 @@ pub struct NotifyArgs {
     /// Time limit for one server, in seconds.
     #[arg(long, default_value_t = 60)]
     pub server_time_limit_s: u64,
-}
-
-/// What of [`OptimizerArgs`] the two commands have different defaults for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OptimizerDefaults {
-    pub lr: f64,
-    pub schedule: ScheduleKind,
-    pub warmup_steps: u64,
-    pub beta2: f64,
-    pub weight_decay: f64,
-}
-
-/// Fine-tuning: the report's linear decay without warm-up, PyTorch's betas.
-pub const SFT_DEFAULTS: OptimizerDefaults = OptimizerDefaults {
-    lr: 1e-5,
-    schedule: ScheduleKind::Linear,
-    warmup_steps: 0,
-    beta2: 0.999,
-    weight_decay: 0.0,
-};
-
-/// From scratch: short memory of the second moment and some decay, as GPT-3 and Llama.
-pub const PRETRAIN_DEFAULTS: OptimizerDefaults = OptimizerDefaults {
-    lr: 3e-3,
-    schedule: ScheduleKind::Cosine,
-    warmup_steps: 50,
-    beta2: 0.95,
-    weight_decay: 0.1,
-};
-
-/// AdamW, schedule, clipping. (Generic defaults are not possible here: clap keeps a default's text
-/// in a static, which all instances of a generic struct would share.)
-#[derive(Debug, Clone, Args)]
-pub struct OptimizerArgs {
-    /// Peak learning rate. Default: 1e-5 for sft, 3e-3 for pretrain.
-    #[arg(long)]
-    pub lr: Option<f64>,
-    /// Default: linear for sft, cosine for pretrain.
-    #[arg(long, value_enum)]
-    pub schedule: Option<ScheduleKind>,
-    /// Steps until the peak. Default: 0 for sft, 50 for pretrain.
-    #[arg(long)]
-    pub warmup_steps: Option<u64>,
-    /// Where the schedule ends, as a part of the peak.
-    #[arg(long, default_value_t = 0.0)]
-    pub min_lr_ratio: f64,
-    #[arg(long, default_value_t = 0.9)]
-    pub beta1: f64,
-    /// Default: 0.999 for sft, 0.95 for pretrain.
-    #[arg(long)]
-    pub beta2: Option<f64>,
-    #[arg(long, default_value_t = 1e-8)]
-    pub eps: f64,
-    /// On matrices only. Default: 0 for sft, 0.1 for pretrain.
-    #[arg(long)]
-    pub weight_decay: Option<f64>,
-    /// The averaged gradient is scaled down to this global norm.
-    #[arg(long, default_value_t = 1.0)]
-    pub max_grad_norm: f64,
-}
-
-impl OptimizerArgs {
-    pub fn config(&self, defaults: OptimizerDefaults) -> Result<OptimizerConfig> {
-        let config = OptimizerConfig {
-            schedule: Schedule {
-                kind: self.schedule.unwrap_or(defaults.schedule),
-                peak_lr: self.lr.unwrap_or(defaults.lr),
-                warmup_steps: self.warmup_steps.unwrap_or(defaults.warmup_steps),
-                min_lr_ratio: self.min_lr_ratio,
-            },
-            beta1: self.beta1,
-            beta2: self.beta2.unwrap_or(defaults.beta2),
-            eps: self.eps,
-            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
-            max_grad_norm: self.max_grad_norm,
-        };
-        config.check()?;
-        Ok(config)
-    }
 }
 
 impl NotifyArgs {

@@ -1,5 +1,6 @@
-use super::args::{PRETRAIN_DEFAULTS, SFT_DEFAULTS};
+use super::optimizer_args::{PRETRAIN_DEFAULTS, SFT_DEFAULTS};
 use super::*;
+use crate::config::MomentsDtype;
 use crate::schedule::ScheduleKind;
 
 fn parse(args: &[&str]) -> Command {
@@ -15,14 +16,20 @@ fn defaults_differ_by_command() {
     let Command::Sft(sft) = sft else {
         panic!("sft")
     };
-    let config = sft.optimizer.config(SFT_DEFAULTS).unwrap();
+    let config = sft
+        .optimizer
+        .config(SFT_DEFAULTS, MomentsDtype::F32)
+        .unwrap();
     assert_eq!((config.schedule.peak_lr, config.beta2), (1e-5, 0.999));
     assert_eq!(config.schedule.kind, ScheduleKind::Linear);
     let pretrain = parse(&["trainer", "pretrain", "--text", "a", "b", "--out", "o"]);
     let Command::Pretrain(pretrain) = pretrain else {
         panic!("pretrain")
     };
-    let config = pretrain.optimizer.config(PRETRAIN_DEFAULTS).unwrap();
+    let config = pretrain
+        .optimizer
+        .config(PRETRAIN_DEFAULTS, MomentsDtype::F32)
+        .unwrap();
     assert_eq!((config.schedule.peak_lr, config.beta2), (3e-3, 0.95));
     assert_eq!(pretrain.text.len(), 2);
 }
@@ -55,6 +62,10 @@ fn bad_setting_names_the_flag() {
     let Command::Sft(sft) = parse(&args) else {
         panic!("sft")
     };
-    let error = sft.optimizer.config(SFT_DEFAULTS).unwrap_err().to_string();
+    let error = sft
+        .optimizer
+        .config(SFT_DEFAULTS, MomentsDtype::F32)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("--lr = 0"), "{error}");
 }

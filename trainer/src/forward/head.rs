@@ -6,54 +6,62 @@
 
 use candle_core::{Device, Tensor};
 use kernels::{
-    Compute, LossOptions, Matrix, cross_entropy, cross_entropy_backward, embedding_grad_accumulate,
+    CrossEntropy, LossOptions, cross_entropy, cross_entropy_backward, embedding_grad_accumulate,
     gather_rows, rms_norm, rms_norm_backward,
 };
 
-use super::Network;
 use super::layer::add_to;
+use super::{Network, Pass};
 use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::pack::MicroBatch;
 
-const OPTIONS: LossOptions = LossOptions {
-    label_smoothing: 0.0,
-    compute: Compute::F32,
-};
-
-/// Sum of NLL over the labels, and the gradient of `grad_scale` times that sum by x_TC; the gradients of the final norm and the head
-/// are added to `gradients`.
+/// The loss over the labels, and the gradient of `grad_scale` times its sum by x_TC; the gradients of
+/// the final norm and the head are added to `gradients`.
 pub(super) fn loss_and_gradient(
     network: &Network,
-    batch: &MicroBatch,
+    (batch, pass): (&MicroBatch, &Pass<'_>),
     x_TC: &Tensor,
     (gradients, grad_scale): (&mut Gradients, f32),
-) -> Result<(f64, Tensor)> {
+) -> Result<(CrossEntropy, Tensor)> {
     let weights = &network.weights;
     let eps = network.config.rms_norm_eps as f32;
     let x_LC = label_rows(batch, x_TC)?;
-    let n_LC = rms_norm(&x_LC, &weights.norm, eps)?;
-    let dw_VC = gradients.head_mut();
-    let head = Matrix::F32(weights.head().clone());
+    let n_LC = rms_norm(&x_LC, &weights.norm.values, eps)?;
+    let options = LossOptions {
+        label_smoothing: network.label_smoothing,
+        compute: pass.compute,
+    };
+    let head = weights.head();
     let (loss, dn_LC) = cross_entropy_backward(
         &n_LC,
-        &head,
+        &head.matrix,
         &batch.targets,
-        (OPTIONS, grad_scale),
-        Some(dw_VC),
+        (options, grad_scale),
+        head.slot.map(|slot| gradients.get_mut(slot)),
     )?;
-    let (dx_LC, dw_C) = rms_norm_backward(&x_LC, &weights.norm, eps, &dn_LC)?;
-    add_to(&mut gradients.norm, &dw_C)?;
-    Ok((loss.nll_sum, spread_rows(batch, x_TC.dims(), dx_LC)?))
+    let (dx_LC, dw_C) = rms_norm_backward(&x_LC, &weights.norm.values, eps, &dn_LC)?;
+    if let Some(slot) = weights.norm.slot {
+        add_to(gradients.get_mut(slot), &dw_C)?;
+    }
+    Ok((loss, spread_rows(batch, x_TC.dims(), dx_LC)?))
 }
 
 /// Sum of NLL over the labels.
-pub(super) fn loss(network: &Network, batch: &MicroBatch, x_TC: &Tensor) -> Result<f64> {
+pub(super) fn loss(
+    network: &Network,
+    (batch, pass): (&MicroBatch, &Pass<'_>),
+    x_TC: &Tensor,
+) -> Result<f64> {
     let weights = &network.weights;
     let x_LC = label_rows(batch, x_TC)?;
-    let n_LC = rms_norm(&x_LC, &weights.norm, network.config.rms_norm_eps as f32)?;
-    let head = Matrix::F32(weights.head().clone());
-    Ok(cross_entropy(&n_LC, &head, &batch.targets, OPTIONS)?.nll_sum)
+    let eps = network.config.rms_norm_eps as f32;
+    let n_LC = rms_norm(&x_LC, &weights.norm.values, eps)?;
+    let options = LossOptions {
+        label_smoothing: 0.0,
+        compute: pass.compute,
+    };
+    Ok(cross_entropy(&n_LC, &weights.head().matrix, &batch.targets, options)?.nll_sum)
 }
 
 fn all_rows_have_labels(batch: &MicroBatch) -> bool {

@@ -144,3 +144,33 @@ fn token_is_sent() {
     let error = BearerToken::read(&file).unwrap_err().to_string();
     assert!(error.contains("--server-token-file"), "{error}");
 }
+
+/// Servers are asked side by side: one that does not answer holds up no other. (Here each hangs up
+/// only when both have been called; one after the other, the first would use up its time limit.)
+#[test]
+fn servers_are_asked_side_by_side() {
+    let listeners = [0; 2].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.each_ref().map(|one| one.local_addr().unwrap());
+    let both = std::sync::Barrier::new(2);
+    let config = NotifyConfig {
+        servers: addresses.map(|address| address.to_string()).to_vec(),
+        time_limit: Duration::from_secs(30),
+        ..NotifyConfig::default()
+    };
+    let all = std::thread::scope(|scope| {
+        for listener in listeners {
+            let both = &both;
+            scope.spawn(move || {
+                let _connection = listener.accept().unwrap();
+                both.wait();
+            });
+        }
+        notify_all(&config, "epoch_1", "abc")
+    });
+    assert_eq!(all.len(), 2);
+    for (notification, address) in all.into_iter().zip(addresses) {
+        assert_eq!(notification.server, address.to_string());
+        let error = notification.outcome.unwrap_err();
+        assert!(!error.contains("no answer within"), "{error}");
+    }
+}

@@ -16,15 +16,16 @@ fn labels_are_shifted_once() {
     let mut examples = Examples::default();
     examples.push(&[10, 11, 12, 13], 2);
     examples.push(&[20, 21, 22], 1);
-    let batches = pack(&[0, 1], &examples, 100);
+    examples.push_labelled(&[30, 31, 32, 33], &[1..2, 3..4]);
+    let batches = pack(&[0, 2, 1], &examples, 100);
     assert_eq!(
         batches,
         [MicroBatch {
-            token_ids: vec![10, 11, 12, 20, 21],
-            positions: vec![0, 1, 2, 0, 1],
-            segment_bounds: vec![0, 3, 5],
-            label_rows: vec![1, 2, 3, 4],
-            targets: vec![12, 13, 21, 22],
+            token_ids: vec![10, 11, 12, 30, 31, 32, 20, 21],
+            positions: vec![0, 1, 2, 0, 1, 2, 0, 1],
+            segment_bounds: vec![0, 3, 6, 8],
+            label_rows: vec![1, 2, 3, 5, 6, 7],
+            targets: vec![12, 13, 31, 33, 21, 22],
         }]
     );
 }

@@ -12,7 +12,7 @@ fn args(dir: &Path, more: &[&str]) -> PretrainArgs {
         .command
     {
         Command::Pretrain(args) => *args,
-        Command::Sft(_) => panic!("asked for pretrain"),
+        _ => panic!("asked for pretrain"),
     }
 }
 

@@ -40,7 +40,7 @@ fn half_folders_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let half = dir.path().join(".epoch_1.tmp-123");
     std::fs::create_dir(&half).unwrap();
-    let found = newest_complete_epoch(dir.path(), &mut Progress::memory()).unwrap();
+    let found = newest_complete(dir.path(), &mut Progress::memory()).unwrap();
     assert_eq!(found, None);
     assert!(!half.exists());
 }
@@ -53,7 +53,7 @@ fn only_damage_is_moved_aside() {
         let epoch = dir.path().join("epoch_1");
         std::fs::create_dir(&epoch).unwrap();
         std::fs::write(epoch.join("config.json"), "{").unwrap();
-        let found = newest_complete_epoch(dir.path(), &mut Progress::memory()).unwrap();
+        let found = newest_complete(dir.path(), &mut Progress::memory()).unwrap();
         assert_eq!(found, None);
     }
     assert!(dir.path().join(".epoch_1.invalid-2/config.json").exists());
@@ -66,7 +66,7 @@ fn only_damage_is_moved_aside() {
     model::manifest::Manifest::write(&epoch).unwrap();
     std::fs::remove_file(&weights).unwrap();
     std::os::unix::fs::symlink(&weights, &weights).unwrap();
-    let error = newest_complete_epoch(dir.path(), &mut Progress::memory()).unwrap_err();
+    let error = newest_complete(dir.path(), &mut Progress::memory()).unwrap_err();
     assert!(error.to_string().contains("model.safetensors"), "{error}");
     assert!(epoch.exists());
 }

@@ -4,15 +4,16 @@
 use std::io::Write;
 use std::path::Path;
 
-use data::prompt::PromptTemplate;
+use data::example::{Asked, ExampleLine, ExampleText, Message, Role};
+use data::prompt::{PromptFormat, PromptTemplate};
 use data::split::holdout_by_question;
 use model::template::ChatMessage;
-use model::tokenizer::{ModelTokenizer, Prompt, TrainingIds};
+use model::tokenizer::{ConversationIds, ModelTokenizer, Prompt};
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::config::{PromptFormat, TooLong, TrainingConfig};
-use crate::dataset::{Examples, Line, LineText};
+use crate::config::{TooLong, TrainOn, TrainingConfig};
+use crate::dataset::Examples;
 use crate::error::{Result, TrainError};
 
 /// The tokenised file.
@@ -35,21 +36,31 @@ pub(super) struct Dropped {
     pub(super) truncated: bool,
 }
 
+/// How a line becomes a prompt and what is learned of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoding<'a> {
+    pub(super) template: &'a PromptTemplate,
+    pub(super) format: PromptFormat,
+    pub(super) train_on: TrainOn,
+}
+
 /// Encodes every line, holds out questions, and leaves out or cuts what is too long.
 pub(super) fn build_examples(
-    lines: &[Line],
+    lines: &[ExampleLine],
     tokenizer: &ModelTokenizer,
     template: &PromptTemplate,
     config: &TrainingConfig,
 ) -> Result<ExampleSet> {
-    let encoded: Vec<TrainingIds> = lines
+    let how = Encoding {
+        template,
+        format: config.prompt_format,
+        train_on: config.train_on,
+    };
+    let encoded: Vec<ConversationIds> = lines
         .par_iter()
-        .map(|line| encode(line, tokenizer, template, config.prompt_format))
+        .map(|line| encode(&line.text, tokenizer, &how))
         .collect::<Result<_>>()?;
-    let questions = lines.iter().map(|line| match &line.text {
-        LineText::Question { question, .. } => question.as_str(),
-        LineText::Prompt { prompt, .. } => prompt.as_str(),
-    });
+    let questions = lines.iter().map(|line| line.text.question());
     let split = holdout_by_question(questions, config.validation_fraction, config.seed).map_err(
         |error| TrainError::BadSetting {
             flag: "--validation-fraction",
@@ -67,59 +78,84 @@ pub(super) fn build_examples(
         set.num_split_at_border += usize::from(example.split_at_border);
         let num_tokens = example.ids.len();
         if num_tokens > config.max_length {
-            let keep = config.too_long == TooLong::TruncateAnswer
-                && example.label_start < config.max_length;
+            let num_prompt_tokens = example.labels[0].start;
+            let keep =
+                config.too_long == TooLong::TruncateAnswer && num_prompt_tokens < config.max_length;
             set.dropped.push(Dropped {
                 line: line.number,
-                num_prompt_tokens: example.label_start,
+                num_prompt_tokens,
                 num_tokens,
                 truncated: keep,
             });
             if !keep {
                 continue;
             }
-            example.ids.truncate(config.max_length);
+            truncate(&mut example, config.max_length);
         }
         let side = if held_out {
             &mut set.validation
         } else {
             &mut set.train
         };
-        side.push(&example.ids, example.label_start);
+        side.push_labelled(&example.ids, &example.labels);
     }
     Ok(set)
 }
 
-/// Prompt and completion as token ids. A built prompt ends in "A:", after which running text has a
-/// space; through a chat template the answer begins the assistant's turn.
+fn truncate(example: &mut ConversationIds, max_length: usize) {
+    example.ids.truncate(max_length);
+    example.labels.retain(|range| range.start < max_length);
+    if let Some(last) = example.labels.last_mut() {
+        last.end = last.end.min(max_length);
+    }
+}
+
+/// An example as token ids with its labels: what the prompt asks, then what is learned and its end. A
+/// conversation is encoded whole.
 pub(super) fn encode(
-    line: &Line,
+    text: &ExampleText,
     tokenizer: &ModelTokenizer,
-    template: &PromptTemplate,
-    format: PromptFormat,
-) -> Result<TrainingIds> {
-    let (prompt, completion) = match &line.text {
-        LineText::Prompt { prompt, completion } => (prompt.clone(), completion.clone()),
-        LineText::Question {
-            question,
-            completion,
-        } => {
-            let prompt = template.render(question)?;
-            let space = match format {
-                PromptFormat::Plain if !prompt.ends_with(char::is_whitespace) => " ",
-                PromptFormat::Plain | PromptFormat::Chat => "",
-            };
-            (prompt, format!("{space}{}", completion.trim()))
-        }
+    how: &Encoding<'_>,
+) -> Result<ConversationIds> {
+    if let ExampleText::Messages(messages) = text {
+        let learned = learned_turns(messages, how.train_on);
+        return Ok(tokenizer.encode_conversation(&chat(messages), &learned)?);
+    }
+    let exchanges = text.exchanges(how.template, how.format)?;
+    let [exchange] = &exchanges[..] else {
+        unreachable!("only a conversation has several exchanges");
     };
-    let prompt = match format {
-        PromptFormat::Plain => Prompt::Text(prompt),
-        PromptFormat::Chat => Prompt::Chat(vec![ChatMessage {
-            role: "user".to_string(),
-            content: prompt,
-        }]),
+    let example = tokenizer.encode_training(&prompt(&exchange.asked), &exchange.completion)?;
+    Ok(ConversationIds {
+        labels: std::iter::once(example.label_start..example.ids.len()).collect(),
+        ids: example.ids,
+        split_at_border: example.split_at_border,
+    })
+}
+
+fn learned_turns(messages: &[Message], train_on: TrainOn) -> Vec<usize> {
+    let by_assistant = |index: &usize| messages[*index].role == Role::Assistant;
+    let mut turns: Vec<usize> = (0..messages.len()).filter(by_assistant).collect();
+    if train_on == TrainOn::LastAssistant {
+        turns.drain(..turns.len().saturating_sub(1));
+    }
+    turns
+}
+
+/// What is asked, in the tokenizer's words.
+pub(crate) fn prompt(asked: &Asked) -> Prompt {
+    match asked {
+        Asked::Text(text) => Prompt::Text(text.clone()),
+        Asked::Chat(messages) => Prompt::Chat(chat(messages)),
+    }
+}
+
+fn chat(messages: &[Message]) -> Vec<ChatMessage> {
+    let message = |message: &Message| ChatMessage {
+        role: message.role.as_str().to_string(),
+        content: message.content.clone(),
     };
-    Ok(tokenizer.encode_training(&prompt, &completion)?)
+    messages.iter().map(message).collect()
 }
 
 /// `dropped.jsonl`: one line per example that was left out or cut; empty where there is none.

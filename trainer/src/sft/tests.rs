@@ -1,13 +1,27 @@
+mod best;
+mod group;
+mod methods;
+mod stops;
+
 use clap::Parser;
+use data::example::{ExampleText, read_examples};
+use data::prompt::{PromptFormat, PromptTemplate};
+use model::dtype::StoredDtype;
+use model::folder::ModelFolder;
 use model::manifest::verify_folder;
-use model::template::ChatMessage;
-use model::tokenizer::Prompt;
+use model::tokenizer::{ConversationIds, ModelTokenizer, TokenizerOptions};
+use rayon::prelude::*;
 use serde_json::json;
 
-use super::examples::encode;
+use super::examples::{Encoding, build_examples, encode, prompt};
+use super::prepare::training_config;
 use super::*;
 use crate::cli::args::{Arguments, Command};
-use crate::dataset::{Line, LineText};
+use crate::config::{TrainOn, Window};
+use crate::dataset::Examples;
+use crate::metrics::StepMetrics;
+use crate::pack::pack;
+use crate::rng::shuffled;
 use crate::testing::write_model_folder;
 
 /// A base model and a GSM8K-style file in a folder of their own.
@@ -40,12 +54,21 @@ impl Setup {
         let path = |name: &str| self.path(name).display().to_string();
         let (base, train, out) = (path("base"), path("train.jsonl"), path(out));
         let fixed = [
-            "trainer", "sft", "--model", &base, "--train", &train, "--out", &out,
+            "trainer",
+            "sft",
+            "--model",
+            &base,
+            "--train",
+            &train,
+            "--out",
+            &out,
+            "--peak-tflops",
+            "0.1",
         ];
         let arguments = Arguments::try_parse_from(fixed.iter().chain(more)).unwrap();
         match arguments.command {
             Command::Sft(args) => *args,
-            Command::Pretrain(_) => panic!("asked for sft"),
+            _ => panic!("asked for sft"),
         }
     }
 
@@ -69,29 +92,54 @@ const SMALL: [&str; 10] = [
     "5",
 ];
 
-/// The first label is the first token of the answer, the last is end-of-text, and the ids before are
-/// those that the evaluation prompt has.
+/// What every example holds: each exchange's prompt has the ids that evaluation puts to the server,
+/// each label range is what is said there and the end of it, nothing else is a label, and BOS is there
+/// once.
+fn check_labels(text: &ExampleText, tokenizer: &ModelTokenizer, how: &Encoding<'_>, end: u32) {
+    let ConversationIds {
+        ids,
+        labels,
+        split_at_border,
+    } = encode(text, tokenizer, how).unwrap();
+    let mut exchanges = text.exchanges(how.template, how.format).unwrap();
+    if how.train_on == TrainOn::LastAssistant {
+        exchanges.drain(..exchanges.len() - 1);
+    }
+    assert_eq!(labels.len(), exchanges.len());
+    for (range, exchange) in labels.iter().zip(&exchanges) {
+        let evaluated = tokenizer.encode_prompt(&prompt(&exchange.asked)).unwrap();
+        assert_eq!(ids[..range.start], evaluated);
+        let said = &ids[range.clone()];
+        assert_eq!(tokenizer.decode(said).unwrap(), exchange.completion);
+        assert_eq!(said.last(), Some(&end));
+        assert_eq!(said.iter().filter(|&&id| id == end).count(), 1);
+    }
+    assert_eq!(labels.last().unwrap().end, ids.len());
+    let bos = tokenizer
+        .bos_id()
+        .or(tokenizer.token_id("<|begin_of_text|>"));
+    assert_eq!(ids.iter().filter(|&&id| Some(id) == bos).count(), 1);
+    assert!(!split_at_border);
+}
+
+/// In plain text: the labels are the answer, its space included, and end-of-text.
 #[test]
 fn labels_cover_the_answer_and_its_end() {
     let setup = Setup::new(StoredDtype::F32);
     let tokenizer = ModelTokenizer::load(&setup.path("base")).unwrap();
-    let template = PromptTemplate::by_name("basic").unwrap();
-    let (_, lines) = read_lines(&setup.path("train.jsonl"), None).unwrap();
-    for line in &lines {
-        let LineText::Question {
-            question,
-            completion,
-        } = &line.text
-        else {
-            panic!("{line:?}")
-        };
-        let example = encode(line, &tokenizer, &template, PromptFormat::Plain).unwrap();
-        let prompt = Prompt::Text(template.render(question).unwrap());
-        let (before, labels) = example.ids.split_at(example.label_start);
-        assert_eq!(before, tokenizer.encode_prompt(&prompt).unwrap());
-        assert_eq!(labels.last().copied(), tokenizer.text_end_id());
-        assert_eq!(tokenizer.decode(labels).unwrap(), format!(" {completion}"));
-        assert!(!example.split_at_border);
+    let how = Encoding {
+        template: &PromptTemplate::by_name("basic").unwrap(),
+        format: PromptFormat::Plain,
+        train_on: TrainOn::Assistant,
+    };
+    let file = read_examples(&setup.path("train.jsonl"), None).unwrap();
+    for line in &file.lines {
+        check_labels(
+            &line.text,
+            &tokenizer,
+            &how,
+            tokenizer.text_end_id().unwrap(),
+        );
     }
 }
 
@@ -131,11 +179,19 @@ fn resume_equals_an_uninterrupted_run() {
         let read = |out: &str| std::fs::read(setup.path(out).join(file)).unwrap();
         assert!(read("whole") == read("parts"), "{file} differs");
     }
-    let lines = |out: &str| {
-        let text = std::fs::read_to_string(setup.path(out).join("metrics.jsonl")).unwrap();
-        text.lines().count()
+    // All but what depends on time and memory.
+    let lines = |out: &str| -> Vec<(u64, u32, f64, f64, u64)> {
+        let steps = StepMetrics::read_all(&setup.path(out).join("metrics.jsonl")).unwrap();
+        let same = |step: &StepMetrics| (step.step, step.epoch, step.loss, step.lr, step.tokens);
+        steps.iter().map(same).collect()
     };
     assert_eq!(lines("whole"), lines("parts"));
+    for picture in ["loss.svg", "loss.png", "epochs.svg", "epochs.png"] {
+        assert!(
+            setup.path("parts/plots").join(picture).exists(),
+            "{picture}"
+        );
+    }
 }
 
 /// Runs until the end of epoch 1: a server that is told of epoch 1 asks for the stop, then
@@ -308,35 +364,221 @@ fn dead_server_never_stops_training() {
     assert_eq!(events.iter().filter(failed).count(), 3);
 }
 
-/// Through Llama 3's chat template a training example begins with the ids of the evaluation prompt
-/// and ends with the end of the assistant's turn.
-#[test]
-fn chat_labels_end_the_turn() {
-    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+/// Llama 3's own tokenizer with Hugging Face's template, or a loud skip.
+fn llama3() -> Option<ModelTokenizer> {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let folder = shared.join("llama3-tokenizer");
     if !folder.join("tokenizer.json").exists() {
         eprintln!("SKIPPED: no {}", folder.display());
-        return;
+        return None;
     }
     let options = TokenizerOptions {
         template: "hf-llama3.2".parse().unwrap(),
         ..TokenizerOptions::default()
     };
-    let tokenizer = ModelTokenizer::load_with(&folder, &options).unwrap();
-    let template = PromptTemplate::by_name("marked").unwrap();
-    let text = LineText::Question {
-        question: "2 pens and 3?".into(),
-        completion: "5\n#### 5".into(),
+    Some(ModelTokenizer::load_with(&folder, &options).unwrap())
+}
+
+/// GSM8K's own solutions through Llama 3's chat template, as training.md measures them, packed as a
+/// run packs them: per optimizer step. Printed: how full the micro-batches are. The whole set in one
+/// window is what trainers report that pack the data set ahead of training (97.6 % at 1024).
+#[test]
+fn gsm8k_fills_its_micro_batches() {
+    let Some(tokenizer) = llama3() else { return };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/gsm8k/train.jsonl");
+    if !file.exists() {
+        eprintln!("SKIPPED: no {}", file.display());
+        return;
+    }
+    let how = Encoding {
+        template: &PromptTemplate::from_text("question", "{question}").unwrap(),
+        format: PromptFormat::Chat,
+        train_on: TrainOn::Assistant,
     };
-    let line = Line { number: 1, text };
-    let example = encode(&line, &tokenizer, &template, PromptFormat::Chat).unwrap();
-    let content = template.render("2 pens and 3?").unwrap();
-    let prompt = Prompt::Chat(vec![ChatMessage {
-        role: "user".to_string(),
-        content,
-    }]);
-    let (before, labels) = example.ids.split_at(example.label_start);
-    assert_eq!(before, tokenizer.encode_prompt(&prompt).unwrap());
-    assert_eq!(tokenizer.decode(labels).unwrap(), "5\n#### 5");
-    assert_eq!(labels.last().copied(), tokenizer.token_id("<|eot_id|>"));
+    let mut examples = Examples::default();
+    let lines = read_examples(&file, None).unwrap().lines;
+    let encoded: Vec<ConversationIds> = lines
+        .par_iter()
+        .map(|line| encode(&line.text, &tokenizer, &how).unwrap())
+        .collect();
+    for example in encoded {
+        examples.push_labelled(&example.ids, &example.labels);
+    }
+    let num_labels: usize = examples.iter().map(|example| example.num_labels()).sum();
+    let num_ids = examples.num_inputs() + examples.len();
+    eprintln!(
+        "{} examples, {num_ids} tokens, {num_labels} labels",
+        examples.len()
+    );
+    let order = shuffled(examples.len(), 0, 1);
+    let fill = |num_examples: usize, max_tokens: usize| {
+        let windows = windows(&order, &examples, Window::Examples(num_examples));
+        let num_batches: usize = windows
+            .iter()
+            .map(|window| pack(&order[window.clone()], &examples, max_tokens).len())
+            .sum();
+        let fill = examples.num_inputs() as f64 / (num_batches * max_tokens) as f64;
+        eprintln!(
+            "{num_examples} examples a step, {max_tokens}: {:.1} %",
+            100.0 * fill
+        );
+        fill
+    };
+    for max_tokens in [1024, 2048] {
+        let of_window = [8, 32, 64].map(|num_examples| fill(num_examples, max_tokens));
+        let whole = fill(examples.len(), max_tokens);
+        assert!(of_window.is_sorted() && of_window[2] < whole);
+        assert!(whole > 0.97);
+    }
+}
+
+/// Through Llama 3's chat template: questions, finished prompts and conversations, whole or in their
+/// last turn; the end of the turn is a label, and the date is pinned.
+#[test]
+fn chat_labels_end_the_turn() {
+    let Some(tokenizer) = llama3() else { return };
+    let end = tokenizer.token_id("<|eot_id|>").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lines.jsonl");
+    for line in [
+        json!({ "question": "2 pens and 3?", "answer": "5\n#### 5" }),
+        json!({ "prompt": "Say 5.", "completion": "5" }),
+        json!({ "messages": [
+            { "role": "system", "content": "Be brief." },
+            { "role": "user", "content": "2 pens and 3?" },
+            { "role": "assistant", "content": "5" },
+            { "role": "user", "content": "and <|eot_id|>?" },
+            { "role": "assistant", "content": "Six." },
+            { "role": "user", "content": "Thanks." },
+        ] }),
+    ] {
+        std::fs::write(&path, line.to_string()).unwrap();
+        let file = read_examples(&path, None).unwrap();
+        for train_on in [TrainOn::Assistant, TrainOn::LastAssistant] {
+            let how = Encoding {
+                template: &PromptTemplate::by_name("marked").unwrap(),
+                format: PromptFormat::Chat,
+                train_on,
+            };
+            check_labels(&file.lines[0].text, &tokenizer, &how, end);
+            let ids = encode(&file.lines[0].text, &tokenizer, &how).unwrap().ids;
+            let rendered = tokenizer.decode(&ids).unwrap();
+            assert!(rendered.contains("Today Date: 26 Jul 2024"), "{rendered}");
+        }
+    }
+}
+
+/// Conversations are trained on through a chat template; a checkpoint without one is told what to do.
+#[test]
+fn messages_need_a_chat_template() {
+    let setup = Setup::new(StoredDtype::F32);
+    let turns = json!({ "messages": [
+        { "role": "user", "content": "Tom has 2 pens" }, { "role": "assistant", "content": "2" },
+        { "role": "user", "content": "and 3?" }, { "role": "assistant", "content": "3" },
+    ] });
+    std::fs::write(setup.path("train.jsonl"), format!("{turns}\n")).unwrap();
+    let fixed = ["--validation-fraction", "0", "--epochs", "1"];
+    let refused = |more: &[&str]| {
+        let args = setup.args("out", &[&fixed[..], more].concat());
+        Setup::run(&args).0.unwrap_err().to_string()
+    };
+    let error = refused(&[]);
+    assert!(error.contains("has no chat template of its own"), "{error}");
+    let source = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}\
+                  {% if add_generation_prompt %}assistant:{% endif %}";
+    let template = setup.path("chat.jinja").display().to_string();
+    std::fs::write(&template, source).unwrap();
+    let with_template = ["--chat-template", template.as_str()];
+    let error = refused(&[&with_template[..], &["--prompt-format", "plain"]].concat());
+    assert!(error.contains("expected chat"), "{error}");
+    let labels = |train_on: &str, out: &str| {
+        let more = [&fixed[..], &with_template, &["--train-on", train_on]].concat();
+        let (outcome, events) = Setup::run(&setup.args(out, &more));
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        let of_step = |event: &Event| match event {
+            Event::Step { label_tokens, .. } => Some(*label_tokens),
+            _ => None,
+        };
+        events.iter().find_map(of_step).unwrap()
+    };
+    assert_eq!(labels("assistant", "all"), 4);
+    assert_eq!(labels("last-assistant", "last"), 2);
+}
+
+/// With `--batch-tokens` a step takes examples until it has that many tokens.
+#[test]
+fn steps_may_be_counted_in_tokens() {
+    let setup = Setup::new(StoredDtype::F32);
+    let more = ["--epochs", "1", "--batch-tokens", "300"];
+    let (outcome, events) = Setup::run(&setup.args("out", &more));
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    let tokens: Vec<u64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Step { tokens, .. } => Some(*tokens),
+            _ => None,
+        })
+        .collect();
+    let (_, whole) = tokens.split_last().unwrap();
+    assert!(whole.len() >= 2, "{tokens:?}");
+    let longest = 150;
+    assert!(
+        whole.iter().all(|&n| (300..300 + longest).contains(&n)),
+        "{tokens:?}"
+    );
+}
+
+/// Which questions are held out does not change when lines are added or moved, and rationales of one
+/// question are never on both sides.
+#[test]
+fn held_out_questions_stay_held_out() {
+    let setup = Setup::new(StoredDtype::F32);
+    let tokenizer = ModelTokenizer::load(&setup.path("base")).unwrap();
+    let template = PromptTemplate::by_name("sft").unwrap();
+    let folder = ModelFolder::open(&setup.path("base")).unwrap();
+    let sides = |rationales: &[(usize, &str)]| {
+        let line = |(question, rationale): &(usize, &str)| {
+            let question = format!("How many are {question}?");
+            json!({ "question": question, "gold_answer": "1", "rationale": rationale }).to_string()
+        };
+        let text: Vec<String> = rationales.iter().map(line).collect();
+        std::fs::write(setup.path("train.jsonl"), text.join("\n")).unwrap();
+        let file = read_examples(&setup.path("train.jsonl"), None).unwrap();
+        let args = setup.args("out", &["--validation-fraction", "0.4", "--prompt", "sft"]);
+        let parts = (&tokenizer, &template, &file);
+        let config = training_config(&args, &folder, parts).unwrap();
+        let set = build_examples(&file.lines, &tokenizer, &template, &config).unwrap();
+        let questions = |examples: &Examples| -> Vec<String> {
+            let asked = |example: crate::dataset::Example<'_>| {
+                let prompt = &example.ids[..example.labels[0].start as usize];
+                tokenizer.decode(prompt).unwrap()
+            };
+            examples.iter().map(asked).collect()
+        };
+        (questions(&set.train), questions(&set.validation))
+    };
+    let few: Vec<(usize, &str)> = (0..20).map(|n| (n, "one")).collect();
+    let more: Vec<(usize, &str)> = (0..30)
+        .rev()
+        .flat_map(|n| [(n, "one"), (n, "two")])
+        .collect();
+    let (train, held_out) = sides(&few);
+    let (train_of_more, held_out_of_more) = sides(&more);
+    assert!(train.len() > 5 && held_out.len() > 3, "{held_out:?}");
+    assert_eq!((train_of_more.len() + held_out_of_more.len()), 60);
+    assert!(
+        train
+            .iter()
+            .all(|question| train_of_more.contains(question))
+    );
+    assert!(
+        held_out
+            .iter()
+            .all(|question| held_out_of_more.contains(question))
+    );
+    assert!(
+        train_of_more
+            .iter()
+            .all(|question| !held_out_of_more.contains(question))
+    );
 }

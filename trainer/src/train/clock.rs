@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Budget, Counters, Plan};
+use super::position::Counters;
+use super::{Budget, Plan};
 
 /// How far the run is, by steps or tokens, and by the clock where there is a time limit.
 #[derive(Debug)]
