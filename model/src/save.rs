@@ -56,12 +56,12 @@ pub fn save_checkpoint(
 
 /// As [`save_checkpoint`], with the values from a callback, called once per entry of
 /// [`tensor_specs`] in that order with an empty vector to fill. Holds one tensor at a time.
-pub fn write_checkpoint(
+pub fn write_checkpoint<E: From<ModelError>>(
     dir: &Path,
     config: &LlamaConfig,
     source: Option<&Path>,
-    values_of: impl FnMut(&TensorSpec, &mut Vec<f32>) -> Result<()>,
-) -> Result<()> {
+    values_of: impl FnMut(&TensorSpec, &mut Vec<f32>) -> Result<(), E>,
+) -> Result<(), E> {
     config.check(&dir.join("config.json"))?;
     write_safetensors(&dir.join("model.safetensors"), config, values_of)?;
     write_json(&dir.join("config.json"), &config.to_json())?;
@@ -69,7 +69,7 @@ pub fn write_checkpoint(
         Some(source) => copy_companions(source, dir)?,
         None => write_generation_config(dir, config)?,
     }
-    sync_folder(dir)
+    Ok(sync_folder(dir)?)
 }
 
 /// Writes a default `generation_config.json`: where to stop, and nothing about sampling.
@@ -85,11 +85,11 @@ fn write_generation_config(dir: &Path, config: &LlamaConfig) -> Result<()> {
     write_json(&dir.join("generation_config.json"), &object)
 }
 
-fn write_safetensors(
+fn write_safetensors<E: From<ModelError>>(
     path: &Path,
     config: &LlamaConfig,
-    mut values_of: impl FnMut(&TensorSpec, &mut Vec<f32>) -> Result<()>,
-) -> Result<()> {
+    mut values_of: impl FnMut(&TensorSpec, &mut Vec<f32>) -> Result<(), E>,
+) -> Result<(), E> {
     let specs = tensor_specs(config);
     let io = |action| ModelError::io(path, action);
     let file = File::create(path).map_err(io("create"))?;
@@ -105,16 +105,12 @@ fn write_safetensors(
         values_of(spec, &mut values)?;
         if values.len() != spec.num_elements() {
             let expected = format!("{} values", spec.num_elements());
-            return Err(ModelError::tensor(
-                path,
-                &spec.name,
-                expected,
-                values.len().to_string(),
-            ));
+            let found = values.len().to_string();
+            return Err(ModelError::tensor(path, &spec.name, expected, found).into());
         }
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let found = format!("{} at index {index}", values[index]);
-            return Err(ModelError::tensor(path, &spec.name, "finite values", found));
+            return Err(ModelError::tensor(path, &spec.name, "finite values", found).into());
         }
         config.dtype.encode_into(&values, &mut bytes);
         writer.write_all(&bytes).map_err(io("write"))?;
@@ -122,7 +118,7 @@ fn write_safetensors(
     let file = writer
         .into_inner()
         .map_err(|error| io("write")(error.into_error()))?;
-    file.sync_all().map_err(io("sync"))
+    Ok(file.sync_all().map_err(io("sync"))?)
 }
 
 /// A safetensors header, padded with spaces so that the data starts at a multiple of 8 bytes.
@@ -175,7 +171,7 @@ pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 }
 
 /// Writes a whole file and syncs it to disk.
-pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path).map_err(ModelError::io(path, "create"))?;
     file.write_all(bytes)
         .map_err(ModelError::io(path, "write"))?;

@@ -5,9 +5,7 @@ use kernels::{INT8_GROUP, Moments};
 use model::config::LlamaConfig;
 use model::weights::{TensorSpec, tensor_specs};
 
-use crate::config::{
-    AUTO_ACTIVATION_BYTES, BaseFormat, Checkpointing, Method, MomentsDtype, Precision, SaveDtype,
-};
+use crate::config::{BaseFormat, Checkpointing, Method, MomentsDtype, Precision, SaveDtype};
 use crate::forward::{activation_bytes, layer_activation_bytes};
 use crate::lora::LoraTarget;
 use crate::pack::MicroBatch;
@@ -139,14 +137,10 @@ fn micro_batch_bytes(shape: &Shape<'_>, largest: Largest) -> usize {
     let config = shape.config;
     let tokens = largest.num_tokens;
     let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
-    let keeps = match shape.checkpointing {
-        Checkpointing::On => false,
-        Checkpointing::Off => true,
-        Checkpointing::Auto => {
-            let lanes = lanes_per_process(config.num_parameters(), 1).min(shape.lanes_at_once);
-            lanes * activation_bytes(config, tokens) <= AUTO_ACTIVATION_BYTES
-        }
-    };
+    let lanes = lanes_per_process(config.num_parameters(), 1).min(shape.lanes_at_once);
+    let keeps = shape
+        .checkpointing
+        .keeps(lanes * activation_bytes(config, tokens));
     let kept = if keeps {
         activation_bytes(config, tokens)
     } else {

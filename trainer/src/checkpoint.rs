@@ -21,7 +21,7 @@ use half::bf16;
 use kernels::Moments;
 use kernels::tensor::{View, bf16_view, f32_view};
 use model::manifest::{self, Manifest, file_sha256, verify_folder};
-use model::save::{sync_folder, write_checkpoint};
+use model::save::{sync_folder, write_checkpoint, write_synced};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Method, SaveDtype, TrainingConfig};
@@ -183,22 +183,12 @@ fn write_model(
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
     let mut config = network.config.clone();
     config.dtype = dtype.stored();
-    let weights = network.weights.in_order();
-    let mut weights = weights.into_iter();
-    let mut failure = None;
-    let outcome = write_checkpoint(dir, &config, Some(tokenizer_source), |_, values| {
+    let mut weights = network.weights.in_order().into_iter();
+    write_checkpoint(dir, &config, Some(tokenizer_source), |_, values| {
         let weight = weights.next().expect("one weight per spec");
-        match weight.merged() {
-            Ok(merged) => *values = merged,
-            // Reported below: the file is then too short, which is an error, too.
-            Err(error) => failure = Some(error),
-        }
-        Ok(())
-    });
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    outcome?;
+        *values = weight.merged()?;
+        Ok::<(), TrainError>(())
+    })?;
     if let Method::Lora(lora) = &network.method {
         write_adapter(
             &dir.join(ADAPTER_FOLDER),
@@ -245,9 +235,7 @@ fn write_state(dir: &Path, config: &TrainingConfig, state: &TrainState) -> Resul
     };
     let path = dir.join(STATE_FILE);
     let text = serde_json::to_vec_pretty(&saved).expect("plain data always serialises");
-    std::fs::write(&path, text)
-        .and_then(|()| std::fs::File::open(&path)?.sync_all())
-        .map_err(TrainError::io(&path))?;
+    write_synced(&path, &text)?;
     Manifest::write(dir)?;
     Ok(sync_folder(dir)?)
 }

@@ -46,7 +46,7 @@ pub enum Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Checkpointing {
-    /// Keep them where they fit into [`AUTO_ACTIVATION_BYTES`].
+    /// Keep them where those of all micro-batches that are computed at once fit into 2 GiB.
     Auto,
     /// Keep only each layer's input: about a third more arithmetic, a fraction of the memory.
     On,
@@ -121,7 +121,18 @@ impl MomentsDtype {
 /// this size. 2 GiB leaves
 /// room for the weights and moments of a 100 M-parameter model on an 8 GiB machine, and lets a
 /// demo-size model (about 150 MB at 2048 tokens) always keep them.
-pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
+const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
+
+impl Checkpointing {
+    /// Whether activations of this size, of all micro-batches that are computed at once, are kept.
+    pub fn keeps(self, activation_bytes: usize) -> bool {
+        match self {
+            Self::On => false,
+            Self::Off => true,
+            Self::Auto => activation_bytes <= AUTO_ACTIVATION_BYTES,
+        }
+    }
+}
 
 /// Storage type of saved weights; see [`Precision`] for those in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -19,7 +19,7 @@ use model::llama::rope_table;
 use model::weights::{TensorSpec, Weights, tensor_specs};
 use rayon::prelude::*;
 
-use crate::config::{AUTO_ACTIVATION_BYTES, Checkpointing, Method, Precision};
+use crate::config::{Checkpointing, Method, Precision};
 use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::pack::MicroBatch;
@@ -43,6 +43,8 @@ pub struct Network {
     /// For dropout.
     pub seed: u64,
     rope: RopeTable,
+    /// Of one process.
+    num_lanes: usize,
 }
 
 /// How a network is trained, beside what its config says.
@@ -126,6 +128,7 @@ impl Network {
         let positions = config.max_position_embeddings.min(options.max_positions);
         let rope = rope_table(&config, positions);
         Ok(Self {
+            num_lanes: lanes_per_process(config.num_parameters(), 1),
             config,
             weights,
             parameters,
@@ -201,15 +204,9 @@ impl Network {
     }
 
     fn keeps_activations(&self, num_tokens: usize) -> bool {
-        match self.checkpointing {
-            Checkpointing::On => false,
-            Checkpointing::Off => true,
-            Checkpointing::Auto => {
-                let lanes = lanes_per_process(self.config.num_parameters(), 1);
-                let at_once = lanes.min(lanes_at_once());
-                at_once * activation_bytes(&self.config, num_tokens) <= AUTO_ACTIVATION_BYTES
-            }
-        }
+        let at_once = self.num_lanes.min(lanes_at_once());
+        let bytes = at_once * activation_bytes(&self.config, num_tokens);
+        self.checkpointing.keeps(bytes)
     }
 }
 

@@ -9,7 +9,7 @@ pub mod merge;
 pub mod peft;
 
 use candle_core::{Device, Tensor};
-use kernels::{Compute, linear_input_grad_accumulate};
+use kernels::{Compute, Matrix, linear_input_grad_accumulate};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{BaseFormat, require};
@@ -85,13 +85,21 @@ pub struct Adapter {
 impl Adapter {
     /// values_OC += scale · B·A, in place: what the adapter does to a projection, without dropout.
     pub(crate) fn add_to(&self, values_OC: &Tensor) -> Result<()> {
-        let scaled_OR = (self.b.matrix.to_f32()? * f64::from(self.scale))?;
-        let (a_RC, compute) = (&self.a.matrix, Compute::F32);
-        // B·A is what the input gradient of a projection A is for B.
-        Ok(linear_input_grad_accumulate(
-            &scaled_OR, a_RC, compute, values_OC,
-        )?)
+        let b_OR = self.b.matrix.to_f32()?;
+        add_product(&b_OR, &self.a.matrix, f64::from(self.scale), values_OC)
     }
+}
+
+/// values_OC += scale · B·A, in place.
+fn add_product(b_OR: &Tensor, a_RC: &Matrix, scale: f64, values_OC: &Tensor) -> Result<()> {
+    let scaled_OR = (b_OR * scale)?;
+    // B·A is what the input gradient of a projection A is for B.
+    Ok(linear_input_grad_accumulate(
+        &scaled_OR,
+        a_RC,
+        Compute::F32,
+        values_OC,
+    )?)
 }
 
 impl LoraConfig {

@@ -1,7 +1,10 @@
 //! Tiny models, examples and folders for the tests of this crate.
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use candle_core::Tensor;
 use model::config::{Llama3RopeScaling, LlamaConfig};
 use model::dtype::StoredDtype;
 
@@ -155,4 +158,45 @@ pub(crate) fn write_model_folder(dir: &Path, dtype: StoredDtype) -> LlamaConfig 
         std::fs::copy(beside.path().join(name), dir.join(name)).unwrap();
     }
     config
+}
+
+/// A port that nobody listens at, below those that the system hands out by itself: nothing else here
+/// gets it before it is used.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(64);
+    let ports = std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 12_000);
+    let mut ports = ports.map(|port| 20_000 + port as u16);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(free).unwrap()
+}
+
+/// The entry of a gradient where a difference quotient in f32 says most.
+pub(crate) fn largest_entry(gradient: &[f32]) -> usize {
+    let larger = |best: usize, at: usize| {
+        if gradient[at].abs() > gradient[best].abs() {
+            at
+        } else {
+            best
+        }
+    };
+    (0..gradient.len()).reduce(larger).unwrap()
+}
+
+/// How the loss moves with one entry of a weight: the central difference over `step` to both sides.
+pub(crate) fn difference_quotient(
+    (weight, at): (&Tensor, usize),
+    step: f32,
+    loss: impl Fn() -> f64,
+) -> f64 {
+    let add = |by: f32| {
+        kernels::tensor::f32_update("test", "weight", weight, |values| values[at] += by).unwrap();
+    };
+    let moved = |by: f32| {
+        add(by);
+        let value = loss();
+        add(-by);
+        value
+    };
+    (moved(step) - moved(-step)) / f64::from(2.0 * step)
 }

@@ -10,7 +10,7 @@ use client::eval::EvalSummary;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use trainer::{best::Best, progress::Event};
+use trainer::{best::Best, metrics::StepMetrics, progress::Event};
 
 use crate::{
     loops::{events, read_json},
@@ -83,15 +83,7 @@ fn step_lines(out: &Path) -> Vec<Value> {
     let text = fs::read_to_string(out.join("metrics.jsonl")).expect("a run's log");
     let lines = text.lines().map(|line| {
         let mut step: Value = serde_json::from_str(line).expect("a whole line");
-        for measured in [
-            "tokens_per_s",
-            "label_tokens_per_s",
-            "seconds",
-            "tflops",
-            "mfu",
-            "resident_bytes",
-            "peak_resident_bytes",
-        ] {
+        for measured in StepMetrics::MEASURED {
             step[measured] = Value::Null;
         }
         step

@@ -1,6 +1,3 @@
-use model::config::Llama3RopeScaling;
-use model::dtype::StoredDtype;
-
 use super::*;
 use crate::forward::{Network, NetworkOptions, tensors_of};
 use crate::init::random_weights;
@@ -11,29 +8,7 @@ use crate::weights::AnyWeight;
 
 /// The shape of Llama-3.2-3B.
 pub(crate) fn llama_3b() -> LlamaConfig {
-    LlamaConfig {
-        vocab_size: 128_256,
-        hidden_size: 3072,
-        intermediate_size: 8192,
-        num_hidden_layers: 28,
-        num_attention_heads: 24,
-        num_key_value_heads: 8,
-        head_dim: 128,
-        rms_norm_eps: 1e-5,
-        rope_theta: 500_000.0,
-        rope_scaling: Some(Llama3RopeScaling {
-            factor: 32.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position_embeddings: 8192,
-        }),
-        tie_word_embeddings: true,
-        max_position_embeddings: 131_072,
-        dtype: StoredDtype::Bf16,
-        bos_token_id: None,
-        eos_token_ids: vec![],
-        pad_token_id: None,
-    }
+    model::random::preset("3b").unwrap()
 }
 
 fn shape<'a>(config: &'a LlamaConfig, method: &'a Method) -> Shape<'a> {

@@ -1,27 +1,16 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::link::FRAME_BYTES;
 use super::*;
 use crate::rng::{CounterRng, Stream};
+use crate::testing::free_port;
 
 /// Ample: only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(20);
 /// For tests in which somebody does not come.
 const SHORT: Duration = Duration::from_secs(1);
-
-/// A port that nobody listens at, below those that the system hands out by itself: nothing else here
-/// gets it before it is used.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(64);
-    let ports = std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 12_000);
-    let mut ports = ports.map(|port| 20_000 + port as u16);
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.find(free).unwrap()
-}
 
 fn settings((rank, size): (usize, usize), port: u16, time_limit: Duration) -> GroupSettings {
     let meeting = MeetingPoint {

@@ -6,7 +6,7 @@ use candle_nn::rotary_emb::rope_slow;
 
 use super::*;
 use crate::pack::pack;
-use crate::testing::{Head, examples, tiny_network};
+use crate::testing::{Head, difference_quotient, examples, largest_entry, tiny_network};
 
 const PLAIN: Goal = Goal {
     grad_scale: 1.0,
@@ -194,22 +194,8 @@ fn gradients_equal_finite_differences() {
     };
     for (parameter, gradient) in network.parameters.iter().zip(gradients.in_order()) {
         let (name, weight) = (&parameter.name, &parameter.values);
-        // The largest entry: the one where a difference quotient in f32 says most.
-        let largest = |best: usize, at: usize| {
-            if gradient[at].abs() > gradient[best].abs() {
-                at
-            } else {
-                best
-            }
-        };
-        let at = (0..gradient.len()).reduce(largest).unwrap();
-        let moved = |by: f32| {
-            f32_update("test", "weight", weight, |values| values[at] += by).unwrap();
-            let value = loss();
-            f32_update("test", "weight", weight, |values| values[at] -= by).unwrap();
-            value
-        };
-        let quotient = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
+        let at = largest_entry(gradient);
+        let quotient = difference_quotient((weight, at), STEP, loss);
         let expected = f64::from(gradient[at]);
         let error = (quotient - expected).abs() / expected.abs().max(1e-2);
         assert!(

@@ -4,15 +4,15 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use kernels::Matrix;
 use kernels::tensor::f32_view;
-use kernels::{Compute, Matrix, linear_input_grad_accumulate};
-use model::ModelError;
 use model::folder::ModelFolder;
 use model::load::TensorReader;
 use model::manifest::Manifest;
 use model::save::{sync_folder, write_checkpoint};
 use model::weights::TensorSpec;
 
+use super::add_product;
 use super::peft::AdapterFolder;
 use crate::checkpoint::remove_folder;
 use crate::cli::method::MergeArgs;
@@ -37,17 +37,11 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     let beside = beside(&args.out)?;
     remove_folder(&beside)?;
     std::fs::create_dir_all(&beside).map_err(TrainError::io(&beside))?;
-    let mut failure = None;
     let outcome = write_checkpoint(&beside, &config, Some(&args.model), |spec, values| {
         let (_, stored) = reader.next().expect("one tensor per spec")?;
-        match merged(spec, stored, &mut adapters, &args.adapter) {
-            Ok(merged) => *values = merged,
-            // Reported below; the tensor is then too short, which ends the writing.
-            Err(error) => failure = Some(error),
-        }
-        Ok::<(), ModelError>(())
+        *values = merged(spec, stored, &mut adapters, &args.adapter)?;
+        Ok::<(), TrainError>(())
     });
-    let outcome = failure.map_or(outcome.map_err(TrainError::from), Err);
     outcome
         .and_then(|()| adapters.finish(&args.adapter))
         .and_then(|()| publish(&beside, &args.out))
@@ -107,7 +101,6 @@ fn merged(
         });
     }
     let weight_OC = Tensor::from_vec(stored, spec.shape.as_slice(), &Device::Cpu)?;
-    let scaled_OR = (b_OR * adapters.scale)?;
-    linear_input_grad_accumulate(&scaled_OR, &Matrix::F32(a_RC), Compute::F32, &weight_OC)?;
+    add_product(&b_OR, &Matrix::F32(a_RC), adapters.scale, &weight_OC)?;
     Ok(f32_view("merge", "weight", &weight_OC)?.to_vec())
 }

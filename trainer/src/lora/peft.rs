@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use model::manifest::{Manifest, verify_folder};
-use model::save::sync_folder;
+use model::save::{sync_folder, write_synced};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -98,9 +98,7 @@ pub(crate) fn write_adapter(
     });
     let path = dir.join(CONFIG_FILE);
     let text = serde_json::to_vec_pretty(&config).expect("plain data always serialises");
-    std::fs::write(&path, text)
-        .and_then(|()| std::fs::File::open(&path)?.sync_all())
-        .map_err(TrainError::io(&path))?;
+    write_synced(&path, &text)?;
     Manifest::write(dir)?;
     Ok(sync_folder(dir)?)
 }

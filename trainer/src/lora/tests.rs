@@ -4,7 +4,10 @@ use crate::forward::{DropoutKey, Goal, Network, NetworkOptions};
 use crate::gradients::Gradients;
 use crate::optimizer::Optimizer;
 use crate::pack::{MicroBatch, pack};
-use crate::testing::{Head, examples, optimizer_config, tiny_network, tiny_network_with};
+use crate::testing::{
+    Head, difference_quotient, examples, largest_entry, optimizer_config, tiny_network,
+    tiny_network_with,
+};
 
 fn lora(dropout: f64, base: BaseFormat) -> LoraConfig {
     LoraConfig {
@@ -98,25 +101,9 @@ fn gradients_equal_finite_differences() {
         let key = Some(DropoutKey(77));
         let (_, gradients) = loss_and_gradients(&network, key);
         for (parameter, gradient) in network.parameters.iter().zip(gradients.in_order()) {
-            let larger = |best: usize, at: usize| {
-                if gradient[at].abs() > gradient[best].abs() {
-                    at
-                } else {
-                    best
-                }
-            };
-            let at = (0..gradient.len()).reduce(larger).unwrap();
-            let add = |by: f32| {
-                let tensor = &parameter.values;
-                kernels::tensor::f32_update("test", "a", tensor, |v| v[at] += by).unwrap();
-            };
-            let moved = |by: f32| {
-                add(by);
-                let (nll, _) = loss_and_gradients(&network, key);
-                add(-by);
-                nll
-            };
-            let quotient = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
+            let at = largest_entry(gradient);
+            let loss = || loss_and_gradients(&network, key).0;
+            let quotient = difference_quotient((&parameter.values, at), STEP, loss);
             let expected = f64::from(gradient[at]);
             assert!(expected != 0.0, "{} has no gradient", parameter.name);
             let error = (quotient - expected).abs() / expected.abs().max(5e-2);

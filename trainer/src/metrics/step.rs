@@ -65,6 +65,17 @@ pub struct StepMetrics {
 }
 
 impl StepMetrics {
+    /// What the clock and the machine decide: all else is the same in every run of the same settings.
+    pub const MEASURED: [&str; 7] = [
+        "tokens_per_s",
+        "label_tokens_per_s",
+        "seconds",
+        "tflops",
+        "mfu",
+        "resident_bytes",
+        "peak_resident_bytes",
+    ];
+
     pub(super) const CSV_HEADER: &str = "step,epoch,loss,lr,grad_norm,tokens,label_tokens,\
         tokens_per_s,label_tokens_per_s,seconds,tflops,mfu,resident_bytes,peak_resident_bytes,skipped";
 

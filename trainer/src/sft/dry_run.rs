@@ -29,7 +29,6 @@ pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPla
         max_positions: architecture.max_position_embeddings.min(config.max_length),
         lanes_at_once: lanes_at_once(),
     };
-    let num_trained = Budget::new(&shape, Largest::default(), Largest::default()).num_trained;
     let num_lanes = lanes_per_process(architecture.num_parameters(), 1);
     let max_tokens = config.max_tokens_per_micro_batch;
     let (mut largest, mut steps) = (Largest::default(), 0);
@@ -54,11 +53,12 @@ pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPla
         let inputs = example.num_inputs() as u64;
         inputs * (inputs + 1) / 2
     });
-    let flops = ModelFlops::new(architecture, &config.method, num_trained);
+    let memory = Budget::new(&shape, largest, evaluated);
+    let flops = ModelFlops::new(architecture, &config.method, memory.num_trained);
     let flops_per_epoch = flops.of_step(tokens, pairs.sum());
     let longest = set.train.iter().map(|example| example.ids.len()).max();
     RunPlan {
-        memory: Budget::new(&shape, largest, evaluated),
+        memory,
         program: resident().map_or(0, |memory| memory.now as usize),
         num_train_examples: set.train.len(),
         num_validation_examples: set.validation.len(),

@@ -2,12 +2,7 @@
 
 use super::*;
 use crate::distributed::{MeetingPoint, Ranks};
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+use crate::testing::free_port;
 
 /// Runs `args` as so many ranks; what each of them came to.
 fn run_as(size: usize, args: &SftArgs) -> Vec<Result<Outcome>> {

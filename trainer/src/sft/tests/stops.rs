@@ -34,16 +34,7 @@ fn steps_in(setup: &Setup, out: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(setup.path(out).join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| {
         let mut step: serde_json::Value = serde_json::from_str(line).unwrap();
-        // What the clock and the machine decide.
-        for measured in [
-            "tokens_per_s",
-            "label_tokens_per_s",
-            "seconds",
-            "tflops",
-            "mfu",
-            "resident_bytes",
-            "peak_resident_bytes",
-        ] {
+        for measured in StepMetrics::MEASURED {
             step[measured] = 0.into();
         }
         step
