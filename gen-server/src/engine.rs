@@ -1,5 +1,7 @@
-//! The engine: one thread that owns every sequence, block and weight. A step is *schedule → run →
-//! emit*. It waits for nothing but work: events go into channels with room for all of them.
+//! The engine: one thread that owns every sequence, block and weight. A step is *schedule → submit →
+//! collect → emit*. Where the runner computes on another device, the next step is scheduled and
+//! submitted before the last one is collected, so that the device never waits for this thread. It waits
+//! for nothing but work and steps: events go into channels with room for all of them.
 
 pub(crate) mod batch;
 mod block_hash;
@@ -75,6 +77,8 @@ pub(crate) struct Swap {
 pub(crate) struct Engine {
     scheduler: Scheduler,
     runner: Box<dyn Runner>,
+    /// 1: each step is collected before the next is scheduled. 2: one step ahead.
+    max_steps_under_way: usize,
     max_context_tokens: usize,
     commands: Receiver<Command>,
     outputs: Outputs,
@@ -109,9 +113,11 @@ impl Engine {
             limits.num_blocks_for(parts.max_context_tokens) <= limits.num_blocks as usize,
             "the longest sequence fits into the blocks"
         );
+        let max_steps_under_way = max_steps_under_way(&*parts.runner, limits);
         Self {
             scheduler: Scheduler::new(limits, weights_version),
             runner: parts.runner,
+            max_steps_under_way,
             max_context_tokens: parts.max_context_tokens,
             commands: parts.commands,
             outputs: Outputs::default(),
@@ -154,6 +160,7 @@ impl Engine {
 
     fn has_work(&self) -> bool {
         self.scheduler.num_waiting() > 0
+            || self.scheduler.num_steps_under_way() > 0
             || !self.scheduler.running().is_empty()
             || self.pending_swap.is_some()
     }
@@ -177,30 +184,60 @@ impl Engine {
         }
     }
 
-    /// One step: schedule, run, emit.
+    /// One turn: a step is scheduled and submitted if there is one. Then the oldest is collected,
+    /// unless one more may be scheduled before.
     fn step(&mut self) {
         let started = Instant::now();
         self.drop_cancelled();
         self.commit_swap();
-        if !self.scheduler.schedule() {
-            self.publish_load();
-            return;
+        let is_scheduled = self.scheduler.schedule();
+        let mut in_runner = Duration::ZERO;
+        if is_scheduled {
+            in_runner += self.submit();
         }
-        self.scheduler.fill_batch(&mut self.batch);
+        let num_under_way = self.scheduler.num_steps_under_way();
+        let may_run_ahead = is_scheduled && num_under_way < self.max_steps_under_way;
+        if num_under_way > 0 && !may_run_ahead {
+            in_runner += self.collect();
+        }
+        self.publish_load();
+        if is_scheduled || num_under_way > 0 {
+            self.publish_time(started.elapsed(), in_runner);
+        }
+    }
+
+    /// Hands the last schedule to the runner. Returns how long that took.
+    fn submit(&mut self) -> Duration {
+        self.scheduler.start_step(&mut self.batch);
         self.gauges.add_prompt_tokens(
             self.scheduler.num_prefill_tokens(),
             self.scheduler.num_cached_tokens(),
         );
         let ready = Instant::now();
-        let result = self.runner.run(&self.batch, &mut self.outcomes);
+        let result = self.runner.submit(&self.batch);
+        let in_runner = ready.elapsed();
+        if let Err(error) = result {
+            let lost = self.scheduler.abandon_newest_step();
+            self.fail(&lost, &EngineFailure::Step(error.0));
+            self.num_steps += 1;
+        }
+        in_runner
+    }
+
+    /// Waits for the oldest step under way, and emits what it came to. Returns how long it waited.
+    fn collect(&mut self) -> Duration {
+        let ready = Instant::now();
+        let result = self.runner.collect(&mut self.outcomes);
         let in_runner = ready.elapsed();
         match result {
             Ok(()) => self.emit(),
-            Err(error) => self.fail_step(&EngineFailure::Step(error.0)),
+            Err(error) => {
+                let lost = self.scheduler.abandon_oldest_step();
+                self.fail(&lost, &EngineFailure::Step(error.0));
+            }
         }
         self.num_steps += 1;
-        self.publish_load();
-        self.publish_time(started.elapsed(), in_runner);
+        in_runner
     }
 
     /// A dropped receiver is the one cancel signal.
@@ -226,7 +263,7 @@ impl Engine {
         let outputs = &mut self.outputs;
         self.scheduler
             .remove_waiting(|id| outputs.remove_if_cancelled(id));
-        if self.scheduler.has_admitted() {
+        if self.scheduler.is_in_the_middle() {
             return;
         }
         if let Some(swap) = self.pending_swap.take() {
@@ -273,10 +310,10 @@ impl Engine {
         self.gauges.add_finished(num_ended);
     }
 
-    /// The step's requests fail, the others go on.
-    fn fail_step(&mut self, failure: &EngineFailure) {
+    /// The requests of a step fail, the others go on.
+    fn fail(&mut self, lost: &[SequenceId], failure: &EngineFailure) {
         tracing::error!(%failure, "a step failed");
-        for id in self.scheduler.abandon_step() {
+        for &id in lost {
             self.outputs.fail(id, failure.clone());
         }
     }
@@ -298,9 +335,17 @@ impl Engine {
         });
     }
 
-    /// What a step took, and what of it was not the model's.
+    /// What a turn took, and what of it was not spent in the runner. One step ahead, that part passes
+    /// while the runner computes.
     fn publish_time(&self, whole: Duration, in_runner: Duration) {
         self.gauges
             .add_step_time(whole, whole.saturating_sub(in_runner));
     }
+}
+
+/// With guesses the next step cannot be decided before the last one's tokens are known.
+fn max_steps_under_way(runner: &dyn Runner, limits: Limits) -> usize {
+    let most = runner.max_steps_in_flight();
+    assert!((1..=2).contains(&most), "one step ahead, not more: {most}");
+    if limits.max_draft_tokens > 0 { 1 } else { most }
 }

@@ -167,6 +167,8 @@ pub(crate) struct LlamaRunner {
     /// Where to compute; `None` is the process-wide pool.
     pool: Option<rayon::ThreadPool>,
     packed: PackedBatch,
+    /// What the step that was submitted came to.
+    drawn: Option<Vec<Option<Sampled>>>,
 }
 
 impl LlamaRunner {
@@ -176,6 +178,7 @@ impl LlamaRunner {
             kv_cache,
             pool,
             packed: PackedBatch::default(),
+            drawn: None,
         }
     }
 
@@ -207,11 +210,14 @@ impl LlamaRunner {
 }
 
 impl Runner for LlamaRunner {
-    fn run(
-        &mut self,
-        batch: &StepBatch,
-        outcomes: &mut Vec<Option<Sampled>>,
-    ) -> Result<(), RunnerError> {
+    /// It computes on the cores that the engine's thread runs on: being one step ahead gains nothing.
+    fn max_steps_in_flight(&self) -> usize {
+        1
+    }
+
+    fn submit(&mut self, batch: &StepBatch) -> Result<(), RunnerError> {
+        assert!(self.drawn.is_none(), "one step at a time");
+        assert!(batch.carried.is_empty(), "there is no step before");
         self.pack(batch);
         let pool = self.pool.take();
         let drawn = match &pool {
@@ -219,7 +225,12 @@ impl Runner for LlamaRunner {
             None => self.forward(batch),
         };
         self.pool = pool;
-        *outcomes = drawn.map_err(|error| RunnerError(error.to_string()))?;
+        self.drawn = Some(drawn.map_err(|error| RunnerError(error.to_string()))?);
+        Ok(())
+    }
+
+    fn collect(&mut self, outcomes: &mut Vec<Option<Sampled>>) -> Result<(), RunnerError> {
+        *outcomes = self.drawn.take().expect("a step was submitted");
         Ok(())
     }
 

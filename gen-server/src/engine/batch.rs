@@ -7,10 +7,12 @@ use crate::request::{Sampling, Stopping};
 
 /// The tokens of one step, packed: chunk after chunk, without padding. T tokens, S sequences, R rows
 /// of logits.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct StepBatch {
-    /// `[T]`
+    /// `[T]`; 0 where the token is carried.
     pub token_ids: Vec<u32>,
+    /// Tokens that the step before this one is still drawing, in the order of the tokens.
+    pub carried: Vec<Carried>,
     /// `[T]` place of the token in its sequence.
     pub positions: Vec<u32>,
     /// `[T]` where in the KV cache the token's keys and values go: block × block size + offset.
@@ -25,6 +27,14 @@ pub(crate) struct StepBatch {
     pub drawings: Vec<Drawing>,
     /// Tokens that penalties look at, sequence after sequence.
     history: Vec<u32>,
+}
+
+/// A token that is not known yet: `token_ids[token]` is what row `row` of the step before this one
+/// comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub token: u32,
+    pub row: u32,
 }
 
 /// One sequence's share of a step.
@@ -72,18 +82,9 @@ pub(crate) struct Drawing {
 }
 
 impl StepBatch {
-    /// Replaces the content by the scheduled part of `running`.
-    pub(crate) fn fill(&mut self, running: &[Sequence], block_size: usize) {
-        self.clear();
-        for sequence in running {
-            if sequence.num_scheduled_tokens > 0 {
-                self.push(sequence, block_size);
-            }
-        }
-    }
-
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.token_ids.clear();
+        self.carried.clear();
         self.positions.clear();
         self.slots.clear();
         self.sequences.clear();
@@ -93,13 +94,25 @@ impl StepBatch {
         self.history.clear();
     }
 
-    fn push(&mut self, sequence: &Sequence, block_size: usize) {
-        let first = sequence.num_computed_tokens;
+    /// Appends the scheduled part of `sequence`.
+    pub(crate) fn push(&mut self, sequence: &Sequence, block_size: usize) {
+        let first = sequence.next_place();
         let end = first + sequence.num_scheduled_tokens;
         let first_row = self.token_ids.len();
         self.token_ids
-            .extend_from_slice(sequence.scheduled_tokens());
+            .extend_from_slice(sequence.scheduled_known_tokens());
+        if let Some(row) = sequence.scheduled_carry() {
+            let token = self.token_ids.len() as u32;
+            self.carried.push(Carried { token, row });
+            self.token_ids.push(0);
+        }
         self.token_ids.extend_from_slice(&sequence.drafts);
+        assert_eq!(
+            self.token_ids.len() - first_row,
+            sequence.num_scheduled_tokens,
+            "{}: every scheduled token is known, carried or guessed",
+            sequence.id
+        );
         for position in first..end {
             let block = sequence.block_table[position / block_size];
             self.positions.push(position as u32);
@@ -120,7 +133,7 @@ impl StepBatch {
 
     /// A row for every computed token from the first on whose logits are wanted.
     fn push_rows(&mut self, sequence: &Sequence, first_row: usize) {
-        let first = sequence.num_computed_tokens;
+        let first = sequence.next_place();
         let places = sequence.logits_places(sequence.num_scheduled_tokens);
         if places.is_empty() {
             return;
@@ -140,6 +153,11 @@ impl StepBatch {
         }
         let start = self.history.len();
         if sequence.sampling.has_penalties() {
+            assert!(
+                sequence.knows_its_tokens(),
+                "{}: penalties look at every token",
+                sequence.id
+            );
             self.history.extend_from_slice(sequence.tokens());
             self.history.extend_from_slice(&sequence.drafts);
         }

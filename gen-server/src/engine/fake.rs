@@ -2,8 +2,11 @@
 //! its position and the weights version; the next token is a hash of all numbers that the block table
 //! leads to. A wrong block, slot, position or version anywhere changes the answer. Answers repeat
 //! themselves now and then, so that speculation has something to find.
+//!
+//! A step is computed when it is collected, not before: whatever the engine does meanwhile that the
+//! step should not see, or should have waited for, changes the answer too.
 
-use std::sync::mpsc::Receiver;
+use std::{collections::VecDeque, sync::mpsc::Receiver};
 
 use super::{
     batch::{Purpose, StepBatch},
@@ -18,19 +21,30 @@ pub(crate) const VOCAB_SIZE: u32 = 97;
 /// After how many tokens the fake likes to repeat itself.
 const PERIOD: usize = 5;
 
+/// A token that a failed step "draws": nobody may ever see what follows from it.
+const GARBAGE: u32 = 1_000_000;
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct FakeRunner {
     slots: Vec<Slot>,
     block_size: usize,
     version: u64,
-    /// Steps whose number (from 1) is here fail.
+    pub(crate) max_steps_in_flight: usize,
+    /// Submitted and not collected, oldest first, with their numbers.
+    in_flight: VecDeque<(u64, StepBatch)>,
+    /// What the rows of the step computed last came to.
+    drawn: Vec<u32>,
+    /// Steps whose number (from 1, in the order of submission) is here fail when they are collected.
     pub(crate) failing_steps: Vec<u64>,
+    /// These are not even taken.
+    pub(crate) refused_steps: Vec<u64>,
     /// Each step waits for a permission; without a gate, or once its sender is gone, it does not.
     pub(crate) gate: Option<Receiver<()>>,
     /// The step with this number panics.
     pub(crate) panicking_step: Option<u64>,
-    num_steps: u64,
+    /// Taken or refused.
+    num_submitted: u64,
 }
 
 impl FakeRunner {
@@ -39,11 +53,61 @@ impl FakeRunner {
             slots: vec![Slot::default(); num_blocks as usize * block_size],
             block_size,
             version,
+            max_steps_in_flight: 1,
+            in_flight: VecDeque::new(),
+            drawn: Vec::new(),
             failing_steps: Vec::new(),
+            refused_steps: Vec::new(),
             gate: None,
             panicking_step: None,
-            num_steps: 0,
+            num_submitted: 0,
         }
+    }
+
+    /// The tokens of `batch`, those that the step before has drawn included.
+    fn token_ids(&self, batch: &StepBatch) -> Vec<u32> {
+        let mut token_ids = batch.token_ids.clone();
+        for carried in &batch.carried {
+            assert_eq!(token_ids[carried.token as usize], 0, "{carried:?}");
+            token_ids[carried.token as usize] = self.drawn[carried.row as usize];
+        }
+        token_ids
+    }
+
+    fn compute(&mut self, batch: &StepBatch, outcomes: &mut Vec<Option<Sampled>>) {
+        let token_ids = self.token_ids(batch);
+        for ((&token, &position), &slot) in token_ids.iter().zip(&batch.positions).zip(&batch.slots)
+        {
+            self.slots[slot as usize] = Slot::new(token, position as usize, self.version);
+        }
+        let mut rows = batch.rows.iter().peekable();
+        let mut end = 0;
+        for sequence in &batch.sequences {
+            end += sequence.query_len;
+            while let Some(row) = rows.next_if(|row| row.row < end) {
+                let position = sequence.context_len - (end - 1 - row.row);
+                assert_eq!(row.position, u64::from(position));
+                let table = batch.block_table(sequence);
+                let context = self.context_at(position as usize, table);
+                let drawing = &batch.drawings[row.drawing as usize];
+                let has_history = drawing.sampling.has_penalties();
+                assert!(!has_history || batch.history(row).len() == position as usize);
+                outcomes.push(Some(context.outcome(row.purpose, drawing.num_candidates)));
+            }
+        }
+        assert!(rows.next().is_none(), "each row belongs to a sequence");
+        self.drawn.clear();
+        let drawn = outcomes.iter().flatten().map(|sampled| sampled.token);
+        self.drawn.extend(drawn);
+    }
+
+    /// Leaves as much of a mess as a step that fails may.
+    fn spoil(&mut self, batch: &StepBatch) {
+        for &slot in &batch.slots {
+            self.slots[slot as usize] = Slot::new(GARBAGE, 0, self.version);
+        }
+        self.drawn.clear();
+        self.drawn.resize(batch.rows.len(), GARBAGE);
     }
 
     /// What was said before `position`.
@@ -121,53 +185,41 @@ impl Context {
 }
 
 impl Runner for FakeRunner {
-    fn run(
-        &mut self,
-        batch: &StepBatch,
-        outcomes: &mut Vec<Option<Sampled>>,
-    ) -> Result<(), RunnerError> {
+    fn max_steps_in_flight(&self) -> usize {
+        self.max_steps_in_flight
+    }
+
+    fn submit(&mut self, batch: &StepBatch) -> Result<(), RunnerError> {
+        assert!(self.in_flight.len() < self.max_steps_in_flight);
+        assert!(batch.carried.is_empty() || !self.in_flight.is_empty());
+        self.num_submitted += 1;
+        if self.refused_steps.contains(&self.num_submitted) {
+            return Err(RunnerError("as the test wishes".to_owned()));
+        }
+        self.in_flight
+            .push_back((self.num_submitted, batch.clone()));
+        Ok(())
+    }
+
+    fn collect(&mut self, outcomes: &mut Vec<Option<Sampled>>) -> Result<(), RunnerError> {
         outcomes.clear();
+        let step = self.in_flight.pop_front();
+        let (number, batch) = step.expect("what is collected was submitted");
         if let Some(gate) = &self.gate {
             // An error means that the gate is open for good.
             let _ = gate.recv();
         }
-        self.num_steps += 1;
-        assert_ne!(
-            self.panicking_step,
-            Some(self.num_steps),
-            "as the test wishes"
-        );
-        if self.failing_steps.contains(&self.num_steps) {
+        assert_ne!(self.panicking_step, Some(number), "as the test wishes");
+        if self.failing_steps.contains(&number) {
+            self.spoil(&batch);
             return Err(RunnerError("as the test wishes".to_owned()));
         }
-        for ((&token, &position), &slot) in batch
-            .token_ids
-            .iter()
-            .zip(&batch.positions)
-            .zip(&batch.slots)
-        {
-            self.slots[slot as usize] = Slot::new(token, position as usize, self.version);
-        }
-        let mut rows = batch.rows.iter().peekable();
-        let mut end = 0;
-        for sequence in &batch.sequences {
-            end += sequence.query_len;
-            while let Some(row) = rows.next_if(|row| row.row < end) {
-                let position = sequence.context_len - (end - 1 - row.row);
-                assert_eq!(row.position, u64::from(position));
-                let table = batch.block_table(sequence);
-                let context = self.context_at(position as usize, table);
-                let drawing = &batch.drawings[row.drawing as usize];
-                let has_history = drawing.sampling.has_penalties();
-                assert!(!has_history || batch.history(row).len() == position as usize);
-                outcomes.push(Some(context.outcome(row.purpose, drawing.num_candidates)));
-            }
-        }
-        assert!(rows.next().is_none(), "each row belongs to a sequence");
+        self.compute(&batch, outcomes);
         Ok(())
     }
 
     fn install(&mut self, weights: StagedWeights) {
+        assert!(self.in_flight.is_empty(), "weights change between steps");
         self.version = *weights
             .0
             .downcast::<u64>()

@@ -64,9 +64,10 @@ pub(crate) struct Totals {
     pub num_draft_tokens: u64,
     pub num_accepted_draft_tokens: u64,
     pub num_finished: u64,
-    /// Time in steps.
+    /// Time of the engine's thread in steps.
     pub step_us: u64,
-    /// The part of it outside the runner.
+    /// The part of it outside the runner: neither handing a step over nor waiting for one. Where the
+    /// engine is one step ahead of the runner, this passes while the runner computes.
     pub overhead_us: u64,
 }
 

@@ -1,5 +1,6 @@
-//! What executes a step: from a packed batch to one token per asked row. Owns the weights and the
-//! storage of the KV cache.
+//! What executes steps: from a packed batch to one token per asked row. Owns the weights and the
+//! storage of the KV cache. A runner that computes on another device may be handed the next step while
+//! it is still busy with one, so that it never waits for the engine.
 
 use std::any::Any;
 
@@ -16,7 +17,8 @@ impl std::fmt::Debug for StagedWeights {
     }
 }
 
-/// The whole step failed; the weights and the KV cache of other sequences are as they were.
+/// The whole step failed; the weights, and what the KV cache holds of the sequences that have no part
+/// in it, are as they were.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct RunnerError(pub(crate) String);
@@ -30,16 +32,25 @@ pub(crate) struct Sampled {
     pub logprobs: Option<TokenLogprobs>,
 }
 
-/// Executes steps, on the engine's thread.
+/// Executes steps, one after the other in the order in which they are submitted: each sees all that
+/// the steps before it wrote, and nothing of those after it. Called from the engine's thread alone;
+/// may be dropped with steps under way.
 pub(crate) trait Runner: Send + std::fmt::Debug {
-    /// Computes the batch, writes its keys and values into the KV cache, and puts what each row of
-    /// `batch.rows` came to into `outcomes` (cleared first); `None` where the logits are not finite.
-    fn run(
-        &mut self,
-        batch: &StepBatch,
-        outcomes: &mut Vec<Option<Sampled>>,
-    ) -> Result<(), RunnerError>;
+    /// Most steps that may be under way at once, submitted and not yet collected: 1 (compute in
+    /// [`Self::submit`], hand out in [`Self::collect`]) or 2.
+    fn max_steps_in_flight(&self) -> usize;
 
-    /// Replaces the weights whole. What the KV cache holds is not read again.
+    /// Hands a step over: the batch is to be computed and its keys and values written into the KV
+    /// cache. `batch.carried` says which of its tokens the step before it is still drawing. After an
+    /// error it is as if the step had never been, and the one before is still the one before.
+    fn submit(&mut self, batch: &StepBatch) -> Result<(), RunnerError>;
+
+    /// Waits for the oldest step under way, and puts what each row of its batch came to into
+    /// `outcomes` (cleared first), in order; `None` where the logits are not finite. After an error
+    /// that step is over, and a step that carries tokens from it may compute anything for their
+    /// sequences: nobody looks at them any more.
+    fn collect(&mut self, outcomes: &mut Vec<Option<Sampled>>) -> Result<(), RunnerError>;
+
+    /// Replaces the weights whole, with no step under way. What the KV cache holds is not read again.
     fn install(&mut self, weights: StagedWeights);
 }

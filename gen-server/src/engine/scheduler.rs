@@ -6,9 +6,12 @@
 //! guesses of what those sequences say next, while there is room. Then prefills that are under way get
 //! chunks of what is left. Then waiting requests are admitted in the order of their ranks, each only
 //! if its whole prompt fits into free blocks.
+//!
+//! The next step can be decided while another is still under way; `under_way` says what that rests on.
 
 mod admission;
 mod advance;
+mod under_way;
 
 #[cfg(test)]
 mod tests;
@@ -16,9 +19,11 @@ mod tests;
 pub(crate) use self::advance::Progress;
 pub(crate) use super::queue::Admission;
 
+use std::collections::VecDeque;
+
+use self::under_way::Step;
 use super::{
-    batch::StepBatch, block_hash::BlockHash, block_pool::BlockPool, draft, queue::Queue,
-    sequence::Sequence,
+    block_hash::BlockHash, block_pool::BlockPool, draft, queue::Queue, sequence::Sequence,
 };
 use crate::request::{PrefixCache, SequenceId};
 
@@ -87,6 +92,8 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     /// These hold none.
     waiting: Queue,
+    /// Steps that were started and not ended, oldest first.
+    under_way: VecDeque<Step>,
     admission: Admission,
     /// Where the names of blocks begin: the live weights.
     hash_root: BlockHash,
@@ -112,6 +119,7 @@ impl Scheduler {
             pool: BlockPool::new(limits.num_blocks),
             running: Vec::with_capacity(limits.max_num_seqs),
             waiting: Queue::default(),
+            under_way: VecDeque::new(),
             admission: Admission::Open,
             hash_root: BlockHash::root(weights_version),
             wait_reason: None,
@@ -137,7 +145,7 @@ impl Scheduler {
     /// From now on blocks are named after these weights: what was computed under others is never
     /// found again, and ages out.
     pub(crate) fn set_weights_version(&mut self, version: u64) {
-        assert!(!self.has_admitted(), "a sequence is under way");
+        assert!(!self.is_in_the_middle(), "a sequence is under way");
         self.hash_root = BlockHash::root(version);
     }
 
@@ -162,14 +170,10 @@ impl Scheduler {
         self.wait_reason.filter(|_| self.waiting.len() > 0)
     }
 
-    /// Whether a sequence was admitted and has not ended, running or preempted.
-    pub(crate) fn has_admitted(&self) -> bool {
-        !self.running.is_empty() || self.waiting.has_readmissions()
-    }
-
-    /// The last schedule as arrays.
-    pub(crate) fn fill_batch(&self, batch: &mut StepBatch) {
-        batch.fill(&self.running, self.limits.block_size);
+    /// Whether a step is under way, or a sequence was admitted and has not ended, running or
+    /// preempted.
+    pub(crate) fn is_in_the_middle(&self) -> bool {
+        !self.under_way.is_empty() || !self.running.is_empty() || self.waiting.has_readmissions()
     }
 
     /// Tokens of the last schedule that are prompt, or recomputed after a preemption.
@@ -182,10 +186,17 @@ impl Scheduler {
         self.num_cached_tokens
     }
 
-    /// Decides the next step; false if there is nothing to compute.
+    /// Decides the next step, as if the one under way were over and had ended no sequence but those
+    /// that it ends for sure. False if there is nothing to compute, or nothing that can be decided
+    /// before that step is over.
     pub(crate) fn schedule(&mut self) -> bool {
+        assert!(self.under_way.len() <= 1, "one step ahead, not more");
         self.num_prefill_tokens = 0;
         self.num_cached_tokens = 0;
+        if !self.under_way.is_empty() && !self.has_room_for_decodes() {
+            self.wait_reason = Some(WaitReason::Blocks);
+            return false;
+        }
         let num_preemptions_before = self.num_preemptions_total;
         let mut budget = Budget {
             num_tokens: self.limits.max_num_batched_tokens,
@@ -239,16 +250,27 @@ impl Scheduler {
     /// Blocks for `num_tokens` more tokens of the sequence at `index`, or none.
     fn try_make_room(&mut self, index: usize, num_tokens: usize) -> bool {
         let sequence = &mut self.running[index];
-        let end = sequence.num_computed_tokens + num_tokens;
-        let num_needed = self.limits.num_blocks_for(end);
-        let num_missing = num_needed.saturating_sub(sequence.block_table.len());
+        let num_missing = num_missing_blocks(self.limits, sequence, num_tokens);
         let table = &mut sequence.block_table;
         num_missing == 0 || self.pool.allocate(table, num_missing).is_ok()
+    }
+
+    /// Whether every decoding sequence can get its next token without a preemption.
+    fn has_room_for_decodes(&self) -> bool {
+        let decoding = self.running.iter().filter(|each| each.is_decoding());
+        let num_missing: usize = decoding
+            .map(|sequence| num_missing_blocks(self.limits, sequence, 1))
+            .sum();
+        num_missing <= self.pool.num_free()
     }
 
     /// Gives the blocks of the last in rank back; it will be computed again from its tokens. It has
     /// no part in this step yet: decodes are scheduled in the order of ranks, and first.
     fn preempt_last(&mut self) {
+        assert!(
+            self.under_way.is_empty(),
+            "blocks are counted before a step is decided ahead"
+        );
         let last = self.running.pop();
         let mut last = last.expect("only a running sequence asks for room");
         assert_eq!(last.num_scheduled_tokens, 0, "{} is scheduled", last.id);
@@ -264,6 +286,10 @@ impl Scheduler {
         if self.limits.max_draft_tokens == 0 {
             return;
         }
+        assert!(
+            self.under_way.is_empty(),
+            "guesses are made from the last token"
+        );
         let is_prefilling = |sequence: &&Sequence| sequence.num_scheduled_tokens == 0;
         // A prefill gets at least one token in every step, whatever is guessed.
         let num_reserved = self.running.iter().filter(is_prefilling).count();
@@ -292,13 +318,15 @@ impl Scheduler {
     /// Chunks for prefills under way; their blocks were taken at admission.
     fn schedule_prefills(&mut self, budget: &mut Budget) {
         for sequence in &mut self.running {
+            // Those that wait for their token have nothing to schedule, and get nothing.
             if sequence.num_scheduled_tokens == 0 {
                 self.num_prefill_tokens += take_chunk(sequence, budget);
             }
         }
     }
 
-    /// Removes the running sequences that `is_gone` names and frees their blocks.
+    /// Removes the running sequences that `is_gone` names and frees their blocks, also those that a
+    /// step under way is computing: its rows for them come to nothing.
     pub(crate) fn remove_running(&mut self, mut is_gone: impl FnMut(SequenceId) -> bool) {
         let pool = &mut self.pool;
         self.running.retain_mut(|sequence| {
@@ -342,17 +370,24 @@ impl Scheduler {
             assert!(sequence.block_table.is_empty(), "{} waits", sequence.id);
         }
         assert_eq!(self.pool.num_free() + owners.len(), self.pool.num_total());
+        self.assert_shares_add_up();
         assert!(self.running.is_sorted_by_key(|sequence| sequence.rank));
     }
 }
 
+/// Blocks that the sequence lacks for `num_tokens` more tokens.
+fn num_missing_blocks(limits: Limits, sequence: &Sequence, num_tokens: usize) -> usize {
+    let num_needed = limits.num_blocks_for(sequence.next_place() + num_tokens);
+    num_needed.saturating_sub(sequence.block_table.len())
+}
+
 /// Schedules as much of a prefill as the budget allows. Returns the tokens.
 fn take_chunk(sequence: &mut Sequence, budget: &mut Budget) -> usize {
-    let start = sequence.num_computed_tokens;
+    let start = sequence.next_place();
     // Rows of logits begin at one place and go on to the end: the last token is where they run out.
     let end_of_rows = sequence.first_logits_place().max(start) + budget.num_logits_rows;
     let num_tokens = sequence
-        .num_uncomputed_tokens()
+        .num_schedulable_tokens()
         .min(budget.num_tokens)
         .min(end_of_rows - start);
     budget.num_tokens -= num_tokens;

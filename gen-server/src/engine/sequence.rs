@@ -1,8 +1,16 @@
 //! One generation as the scheduler sees it: tokens, how many of them are computed, and the blocks
 //! that hold their KV. `num_computed_tokens` chasing the tokens is prefill, chunked prefill, prefix
 //! hit, decode, verification of drafts and recompute alike.
+//!
+//! Its tokens in order, and what stands where:
+//!
+//! ```text
+//! tokens            |■■■■■■■■■■■■■■■■■■■■■■■■■■|□□□|      ■ known   □ being drawn by a step under way
+//! KV in the blocks  |== computed ==|~~ under way ~~|      ~ being computed by a step under way
+//!                                                  └ next_place(): where the next share begins
+//! ```
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{
     block_hash::BlockHash,
@@ -21,8 +29,13 @@ pub(crate) struct Sequence {
     /// Prompt and answer so far; never empty.
     tokens: Vec<u32>,
     pub(super) num_prompt_tokens: usize,
-    /// Tokens whose KV is in the blocks.
+    /// Tokens whose KV is in the blocks, by the steps that are over.
     pub(super) num_computed_tokens: usize,
+    /// Tokens after those whose KV steps under way are computing, drafts included.
+    pub(super) num_tokens_under_way: usize,
+    /// The tokens of the answer that steps under way are drawing, oldest first: for each, which of the
+    /// rows of its step that is.
+    pub(super) draws_under_way: VecDeque<u32>,
     /// Prompt and answer together never get longer.
     max_total_tokens: usize,
     pub(super) block_table: Vec<BlockId>,
@@ -39,7 +52,8 @@ pub(crate) struct Sequence {
     pub(super) num_published_blocks: usize,
     /// Tokens of the step that is being made, drafts included; 0 where it has no part in it.
     pub(super) num_scheduled_tokens: usize,
-    /// Guesses of what comes next, to be verified in the step that is being made.
+    /// Guesses of what comes next, to be verified in the step that is being made or under way: with
+    /// guesses, one step at a time.
     pub(super) drafts: Vec<u32>,
     /// How many are worth guessing, from how the last guesses went.
     max_drafts: usize,
@@ -47,6 +61,15 @@ pub(crate) struct Sequence {
     /// Set at the first admission: from here on the sequence belongs to one weights version, also
     /// while it waits again after a preemption.
     pub(super) was_admitted: bool,
+}
+
+/// What of a step under way is one sequence's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    pub rank: Rank,
+    /// Drafts included.
+    pub num_tokens: usize,
+    pub num_rows: usize,
 }
 
 impl Sequence {
@@ -80,6 +103,8 @@ impl Sequence {
             tokens: request.prompt_ids,
             num_prompt_tokens,
             num_computed_tokens: 0,
+            num_tokens_under_way: 0,
+            draws_under_way: VecDeque::new(),
             max_total_tokens,
             block_table: Vec::new(),
             sampling: request.sampling,
@@ -98,22 +123,49 @@ impl Sequence {
         }
     }
 
-    /// Prompt and answer so far.
+    /// Prompt and answer so far, as far as they are known.
     pub(crate) fn tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// Prompt and answer once the steps under way are over, unless one of them ends it.
+    fn num_tokens(&self) -> usize {
+        self.tokens.len() + self.draws_under_way.len()
     }
 
     /// Tokens that are to be computed in all. The last token of a scored prompt predicts nothing
     /// that anybody asked for.
     pub(crate) fn num_tokens_to_compute(&self) -> usize {
         match self.next_scored {
-            None => self.tokens.len(),
-            Some(_) => self.tokens.len() - 1,
+            None => self.num_tokens(),
+            Some(_) => self.num_tokens() - 1,
         }
     }
 
-    pub(crate) fn num_uncomputed_tokens(&self) -> usize {
-        self.num_tokens_to_compute() - self.num_computed_tokens
+    /// Place of the first token that no step has computed or is computing.
+    pub(super) fn next_place(&self) -> usize {
+        self.num_computed_tokens + self.num_tokens_under_way
+    }
+
+    /// Tokens that the next step could compute.
+    pub(crate) fn num_schedulable_tokens(&self) -> usize {
+        if self.must_wait_for_its_token() {
+            return 0;
+        }
+        self.num_tokens_to_compute() - self.next_place()
+    }
+
+    /// Whether nothing can be scheduled for it before a token that is being drawn is known: that
+    /// token is the last one for sure, or the next draw looks at it. A stop token is not foreseen:
+    /// what is computed after it comes to nothing.
+    fn must_wait_for_its_token(&self) -> bool {
+        let is_last = self.num_tokens() >= self.max_total_tokens;
+        !self.knows_its_tokens() && (is_last || self.sampling.has_penalties())
+    }
+
+    /// Whether no step under way is drawing a token of it.
+    pub(super) fn knows_its_tokens(&self) -> bool {
+        self.draws_under_way.is_empty()
     }
 
     pub(super) fn is_score(&self) -> bool {
@@ -121,34 +173,67 @@ impl Sequence {
     }
 
     fn num_answer_tokens(&self) -> usize {
-        self.tokens.len() - self.num_prompt_tokens
+        self.num_tokens() - self.num_prompt_tokens
     }
 
     /// The one token to compute was generated: this is not a piece of a prefill.
     pub(super) fn is_decoding(&self) -> bool {
-        self.num_answer_tokens() > 0 && self.num_uncomputed_tokens() == 1
+        self.num_answer_tokens() > 0 && self.num_schedulable_tokens() == 1
     }
 
     /// Place of the first token whose logits are wanted: it cannot come from the prefix cache.
     pub(super) fn first_logits_place(&self) -> usize {
         match self.next_scored {
-            None => self.tokens.len() - 1,
+            None => self.num_tokens() - 1,
             Some(scored) => scored - 1,
         }
     }
 
     /// Places of those of the next `num_tokens` tokens whose logits are wanted.
     pub(super) fn logits_places(&self, num_tokens: usize) -> Range<usize> {
-        let end = self.num_computed_tokens + num_tokens;
-        self.first_logits_place()
-            .max(self.num_computed_tokens)
-            .min(end)..end
+        let start = self.next_place();
+        let end = start + num_tokens;
+        self.first_logits_place().max(start).min(end)..end
     }
 
-    /// The tokens of the step that is being made, drafts left out.
-    pub(super) fn scheduled_tokens(&self) -> &[u32] {
-        let num_known = self.num_scheduled_tokens - self.drafts.len();
-        &self.tokens[self.num_computed_tokens..self.num_computed_tokens + num_known]
+    /// The known tokens of the step that is being made.
+    pub(super) fn scheduled_known_tokens(&self) -> &[u32] {
+        let start = self.next_place();
+        let end = start + self.num_scheduled_tokens - self.drafts.len();
+        &self.tokens[start.min(self.tokens.len())..end.min(self.tokens.len())]
+    }
+
+    /// Which row of the step before draws the last token of the step that is being made, if that
+    /// token is not known yet.
+    pub(super) fn scheduled_carry(&self) -> Option<u32> {
+        let end = self.next_place() + self.num_scheduled_tokens - self.drafts.len();
+        let is_carried = end > self.tokens.len();
+        is_carried.then(|| *self.draws_under_way.back().expect("it is being drawn"))
+    }
+
+    /// The step that was being made is under way; its rows for this sequence begin at `first_row`.
+    pub(super) fn start_step(&mut self, first_row: u32) -> Share {
+        let share = Share {
+            rank: self.rank,
+            num_tokens: self.num_scheduled_tokens,
+            num_rows: self.logits_places(self.num_scheduled_tokens).len(),
+        };
+        if share.num_rows > 0 && !self.is_score() {
+            self.draws_under_way.push_back(first_row);
+        }
+        self.num_tokens_under_way += share.num_tokens;
+        self.num_scheduled_tokens = 0;
+        share
+    }
+
+    /// The oldest step under way was computed, and this was its share. Drafts are not counted as
+    /// computed before they are found right.
+    pub(super) fn end_step(&mut self, share: &Share) {
+        self.num_tokens_under_way -= share.num_tokens;
+        self.num_computed_tokens += share.num_tokens - self.drafts.len();
+        if share.num_rows > 0 && !self.is_score() {
+            self.draws_under_way.pop_front();
+        }
     }
 
     /// Drafts that could still become tokens of the answer, beside the one that is drawn anyway.
@@ -217,6 +302,7 @@ impl Sequence {
     /// The blocks are gone: everything is to be computed again.
     pub(super) fn forget_computed(&mut self) {
         assert!(self.block_table.is_empty(), "{} still has blocks", self.id);
+        assert_eq!(self.num_tokens_under_way, 0, "{} is under way", self.id);
         self.num_computed_tokens = 0;
         self.num_published_blocks = 0;
     }

@@ -1,6 +1,6 @@
 //! What a computed step changes: tokens are appended, blocks become findable, sequences end.
 
-use super::{BlockHash, Scheduler, Sequence};
+use super::{BlockHash, Scheduler, Sequence, under_way};
 use crate::{
     engine::{block_pool::BlockPool, runner::Sampled},
     request::{Counts, FinishReason, PrefixCache, SequenceId, TokenLogprobs},
@@ -28,27 +28,30 @@ enum Outcome {
 }
 
 impl Scheduler {
-    /// The step of the last schedule was computed: `outcomes` holds one entry for each row of its
-    /// batch, in order; `None` ends the sequence. `progress` receives what follows from it.
+    /// The oldest step under way was computed: `outcomes` holds one entry for each row of its batch,
+    /// in order; `None` ends the sequence. `progress` receives what follows from it. Rows of sequences
+    /// that have ended since it was decided come to nothing.
     pub(crate) fn advance(
         &mut self,
         outcomes: &mut Vec<Option<Sampled>>,
         progress: &mut Vec<Progress>,
     ) {
+        let step = self.under_way.pop_front();
+        let step = step.expect("outcomes are those of a step under way");
         let mut outcomes = outcomes.drain(..);
         let mut num_gone = 0;
-        for sequence in &mut self.running {
-            if sequence.num_scheduled_tokens == 0 {
+        for share in &step.shares {
+            let rows = outcomes.by_ref().take(share.num_rows);
+            let Some(sequence) = under_way::find(&mut self.running, share) else {
+                rows.for_each(drop);
                 continue;
-            }
-            let num_rows = sequence.logits_places(sequence.num_scheduled_tokens).len();
-            let rows = outcomes.by_ref().take(num_rows);
+            };
+            sequence.end_step(share);
             let outcome = if sequence.is_score() {
                 take_scores(sequence, rows, progress)
             } else {
                 take_tokens(sequence, rows, progress)
             };
-            sequence.num_scheduled_tokens = 0;
             publish(
                 &mut self.pool,
                 sequence,
@@ -72,25 +75,6 @@ impl Scheduler {
             self.drop_ended();
         }
     }
-
-    /// The step of the last schedule failed: its sequences are removed and named.
-    pub(crate) fn abandon_step(&mut self) -> Vec<SequenceId> {
-        let mut lost = Vec::new();
-        for sequence in &mut self.running {
-            if sequence.num_scheduled_tokens > 0 {
-                lost.push(sequence.id);
-                self.pool.release(&mut sequence.block_table);
-            }
-        }
-        self.drop_ended();
-        lost
-    }
-
-    /// A running sequence always holds blocks, so an empty table marks the ended ones.
-    fn drop_ended(&mut self) {
-        self.running
-            .retain(|sequence| !sequence.block_table.is_empty());
-    }
 }
 
 /// The rows of a sequence that generates: the first draws the next token, and each draft that was
@@ -102,7 +86,6 @@ fn take_tokens(
     progress: &mut Vec<Progress>,
 ) -> Outcome {
     let drafts = std::mem::take(&mut sequence.drafts);
-    sequence.num_computed_tokens += sequence.num_scheduled_tokens - drafts.len();
     let mut outcome = Outcome::GoesOn;
     let mut num_right = 0;
     for row in rows.by_ref() {
@@ -133,7 +116,6 @@ fn take_scores(
     mut rows: impl Iterator<Item = Option<Sampled>>,
     progress: &mut Vec<Progress>,
 ) -> Outcome {
-    sequence.num_computed_tokens += sequence.num_scheduled_tokens;
     let mut outcome = Outcome::GoesOn;
     for row in rows.by_ref() {
         let Some(logprobs) = row.and_then(|sampled| sampled.logprobs) else {

@@ -6,7 +6,10 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::{
-    engine::{batch::Purpose, runner::Sampled},
+    engine::{
+        batch::{Purpose, StepBatch},
+        runner::Sampled,
+    },
     request::{EngineRequest, Sampling, Stopping, Task, TokenLogprobs},
 };
 
@@ -135,7 +138,7 @@ impl History {
             .map(|sequence| self.told_share(sequence))
             .collect();
         let mut batch = StepBatch::default();
-        self.scheduler.fill_batch(&mut batch);
+        self.scheduler.start_step(&mut batch);
         let mut outcomes = batch
             .rows
             .iter()
