@@ -39,6 +39,8 @@ pub(crate) struct FakeRunner {
     pub(crate) failing_steps: Vec<u64>,
     /// These are not even taken.
     pub(crate) refused_steps: Vec<u64>,
+    /// None of the rows of these is finite.
+    pub(crate) not_finite_steps: Vec<u64>,
     /// Each step waits for a permission; without a gate, or once its sender is gone, it does not.
     pub(crate) gate: Option<Receiver<()>>,
     /// The step with this number panics.
@@ -58,6 +60,7 @@ impl FakeRunner {
             drawn: Vec::new(),
             failing_steps: Vec::new(),
             refused_steps: Vec::new(),
+            not_finite_steps: Vec::new(),
             gate: None,
             panicking_step: None,
             num_submitted: 0,
@@ -215,6 +218,10 @@ impl Runner for FakeRunner {
             return Err(RunnerError("as the test wishes".to_owned()));
         }
         self.compute(&batch, outcomes);
+        if self.not_finite_steps.contains(&number) {
+            outcomes.fill(None);
+            self.drawn.fill(GARBAGE);
+        }
         Ok(())
     }
 

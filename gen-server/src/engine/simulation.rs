@@ -1,5 +1,6 @@
 //! Whole histories of the engine from seeds: random limits, arrivals, lengths, shared heads,
-//! priorities, scores, cancels, deadlines, failing steps and swaps, without threads, clocks or tensors.
+//! priorities, scores, cancels, deadlines, failing steps and swaps, without threads, clocks or tensors,
+//! step by step and one step ahead.
 //! After every step blocks add up and limits hold; at the end every request has had exactly one
 //! terminal event, and each answer is what the request alone would get under the one version that it
 //! names.
@@ -15,9 +16,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::oracle::{Tally, check_answer};
 use super::{fake::FakeRunner, *};
-use crate::request::{Event, PrefixCache, Sampling, Stopping, Task};
+use crate::request::{Event, FinishReason, PrefixCache, Sampling, Stopping, Task};
 
-/// Steps that all worlds make together, at least.
+/// Steps that all worlds of one depth make together, at least.
 const MIN_NUM_STEPS: u64 = 1_000_000;
 const NUM_WORLDS: u64 = 256;
 const TURNS_PER_WORLD: u64 = 4_000;
@@ -58,7 +59,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, max_steps_in_flight: usize) -> Self {
         let mut dice = Dice { seed, rolls: 0 };
         let block_size = 1 + dice.roll(6) as usize;
         let num_blocks = 4 + dice.roll(60) as u32;
@@ -74,10 +75,15 @@ impl World {
         };
         let max_context_tokens = (num_blocks as usize * block_size).min(48);
         let mut runner = FakeRunner::new(num_blocks, block_size, 1);
-        if dice.roll(4) == 0 {
-            runner.failing_steps = (0..3).map(|_| 1 + dice.roll(200)).collect();
+        runner.max_steps_in_flight = max_steps_in_flight;
+        let num_failing_steps = if dice.roll(4) == 0 { 3 } else { 0 };
+        for steps in [
+            &mut runner.failing_steps,
+            &mut runner.refused_steps,
+            &mut runner.not_finite_steps,
+        ] {
+            steps.extend((0..num_failing_steps).map(|_| 1 + dice.roll(200)));
         }
-        let num_failing_steps = runner.failing_steps.len();
         let (commands, receiver) = sync_channel(1024);
         let first = WeightsVersion {
             number: 1,
@@ -238,7 +244,9 @@ impl World {
     fn step(&mut self) {
         if self.engine.has_work() || self.dice.roll(2) == 0 {
             self.take_commands();
+            self.engine.batch.clear();
             self.engine.step();
+            self.tally.num_carried_tokens += self.engine.batch.carried.len() as u64;
             let batch = &self.engine.batch;
             assert!(batch.token_ids.len() <= self.limits.max_num_batched_tokens);
             assert!(batch.sequences.len() <= self.limits.max_num_seqs);
@@ -259,10 +267,11 @@ impl World {
             if !events.is_closed() {
                 return true;
             }
-            let is_answered = check_answer(&asked.request, events);
-            tally.num_answered += u64::from(is_answered);
-            tally.num_failed += u64::from(!is_answered);
-            assert!(is_answered || num_may_fail > 0);
+            let reason = check_answer(&asked.request, events);
+            tally.num_answered += u64::from(reason.is_some());
+            tally.num_stopped += u64::from(reason == Some(FinishReason::Stop));
+            tally.num_failed += u64::from(reason.is_none());
+            assert!(reason.is_some() || num_may_fail > 0);
             false
         });
     }
@@ -276,6 +285,7 @@ impl World {
             num_steps += 1;
             assert!(num_steps < 200_000, "the engine makes no progress");
         }
+        assert_eq!(self.engine.scheduler.num_steps_under_way(), 0);
         assert_eq!(self.engine.scheduler.pool().num_used(), 0);
         self.look_at_answers();
         assert!(self.asked.is_empty(), "every request ends");
@@ -296,9 +306,9 @@ impl World {
     }
 }
 
-fn live_through(seed: u64) -> Tally {
+fn live_through(seed: u64, max_steps_in_flight: usize) -> Tally {
     let result = std::panic::catch_unwind(|| {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, max_steps_in_flight);
         for _ in 0..TURNS_PER_WORLD {
             world.turn();
         }
@@ -308,14 +318,14 @@ fn live_through(seed: u64) -> Tally {
 }
 
 /// A million steps of worlds in which everything happens many times.
-#[test]
-fn every_history_keeps_the_promises() {
+fn live_through_all(max_steps_in_flight: usize) -> Tally {
     let num_threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let tallies = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..num_threads)
             .map(|worker| {
                 let seeds = (worker..NUM_WORLDS).step_by(num_threads as usize);
-                scope.spawn(move || seeds.map(live_through).collect::<Vec<_>>())
+                let live = move |seed| live_through(seed, max_steps_in_flight);
+                scope.spawn(move || seeds.map(live).collect::<Vec<_>>())
             })
             .collect();
         let results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
@@ -334,4 +344,20 @@ fn every_history_keeps_the_promises() {
     assert!(all.num_preemptions > 10_000, "{all:?}");
     assert!(all.num_cached_tokens > 100_000, "{all:?}");
     assert!(all.num_accepted_draft_tokens > 10_000, "{all:?}");
+    assert!(all.num_stopped > 1_000, "{all:?}");
+    all
+}
+
+/// Step by step.
+#[test]
+fn every_history_keeps_the_promises() {
+    let all = live_through_all(1);
+    assert_eq!(all.num_carried_tokens, 0, "{all:?}");
+}
+
+/// The same worlds, one step ahead.
+#[test]
+fn every_history_keeps_the_promises_one_step_ahead() {
+    let all = live_through_all(2);
+    assert!(all.num_carried_tokens > 200_000, "{all:?}");
 }

@@ -1,5 +1,7 @@
 //! The engine through its handle, on its own thread, with the fake runner.
 
+mod one_step_ahead;
+
 use std::sync::Arc;
 
 use super::{

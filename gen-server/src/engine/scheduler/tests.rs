@@ -1,6 +1,10 @@
 //! Histories as text: requests in, one line per step out. Every generated token is 7.
 
-use std::{collections::HashMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use expect_test::{Expect, expect};
 
@@ -29,7 +33,17 @@ fn limits(num_blocks: u32, block_size: usize, tokens: usize, seqs: usize) -> Lim
 /// `script`: lines "step add name prompt_len max_tokens", with words as in [`request`] after it, or
 /// "step cancel name" or "step close|open|version n". Runs until nothing is left.
 fn check(limits: Limits, script: &str, expected: &Expect) {
-    let mut history = History::new(limits);
+    check_at_depth(1, limits, script, expected);
+}
+
+/// As [`check`], one step ahead: a line is what was decided, then who was found to end by the step
+/// before.
+fn check_ahead(limits: Limits, script: &str, expected: &Expect) {
+    check_at_depth(2, limits, script, expected);
+}
+
+fn check_at_depth(max_under_way: usize, limits: Limits, script: &str, expected: &Expect) {
+    let mut history = History::new(max_under_way, limits);
     let lines: Vec<Vec<&str>> = script
         .lines()
         .map(|line| line.split_whitespace().collect())
@@ -54,8 +68,8 @@ fn check(limits: Limits, script: &str, expected: &Expect) {
 }
 
 /// A prompt of its own, but for "head=n": its first n tokens are those of all others with a head.
-/// "priority=n", "score=from", "sevens" (a prompt of the token that is also the answer) and "bypass"
-/// (the prefix cache) say what they say.
+/// "priority=n", "score=from", "sevens" (a prompt of the token that is also the answer), "stop" (at the
+/// first token) and "bypass" (the prefix cache) say what they say.
 fn request(id: SequenceId, num_prompt: usize, max_tokens: u32, words: &[&str]) -> EngineRequest {
     let mut request = EngineRequest {
         prompt_ids: (0..num_prompt as u32)
@@ -81,6 +95,12 @@ fn request(id: SequenceId, num_prompt: usize, max_tokens: u32, words: &[&str]) -
                 request.task = Task::Score { from };
             }
             ("sevens", _) => request.prompt_ids.fill(7),
+            ("stop", _) => {
+                request.stopping = Arc::new(Stopping {
+                    token_ids: vec![7],
+                    min_tokens: 0,
+                });
+            }
             ("bypass", _) => request.prefix_cache = PrefixCache::Bypass,
             other => panic!("no such word: {other:?}"),
         }
@@ -90,21 +110,26 @@ fn request(id: SequenceId, num_prompt: usize, max_tokens: u32, words: &[&str]) -
 
 struct History {
     scheduler: Scheduler,
+    max_under_way: usize,
+    /// What the steps under way will come to, oldest first.
+    under_way: VecDeque<Vec<Option<Sampled>>>,
     names: HashMap<SequenceId, String>,
     told: String,
 }
 
 impl History {
-    fn new(limits: Limits) -> Self {
+    fn new(max_under_way: usize, limits: Limits) -> Self {
         Self {
             scheduler: Scheduler::new(limits, 1),
+            max_under_way,
+            under_way: VecDeque::new(),
             names: HashMap::new(),
             told: String::new(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.scheduler.running().is_empty() && self.scheduler.num_waiting() == 0
+        !self.scheduler.is_in_the_middle() && self.scheduler.num_waiting() == 0
     }
 
     fn apply(&mut self, words: &[&str]) {
@@ -129,7 +154,7 @@ impl History {
 
     fn step(&mut self, step: u32) {
         let num_preempted_before = self.scheduler.num_preemptions_total();
-        self.scheduler.schedule();
+        let is_scheduled = self.scheduler.schedule();
         let mut parts: Vec<String> = self
             .scheduler
             .running()
@@ -137,15 +162,18 @@ impl History {
             .filter(|sequence| sequence.num_scheduled_tokens > 0)
             .map(|sequence| self.told_share(sequence))
             .collect();
-        let mut batch = StepBatch::default();
-        self.scheduler.start_step(&mut batch);
-        let mut outcomes = batch
-            .rows
-            .iter()
-            .map(|row| Some(sampled(row.purpose)))
-            .collect();
+        if is_scheduled {
+            let mut batch = StepBatch::default();
+            self.scheduler.start_step(&mut batch);
+            let rows = batch.rows.iter();
+            let outcomes = rows.map(|row| Some(sampled(row.purpose)));
+            self.under_way.push_back(outcomes.collect());
+        }
         let mut progress = Vec::new();
-        self.scheduler.advance(&mut outcomes, &mut progress);
+        let may_run_ahead = is_scheduled && self.under_way.len() < self.max_under_way;
+        if !may_run_ahead && let Some(mut outcomes) = self.under_way.pop_front() {
+            self.scheduler.advance(&mut outcomes, &mut progress);
+        }
         self.scheduler.assert_blocks_conserved();
         for each in progress {
             if let Progress::End { id, .. } = each {
@@ -165,7 +193,7 @@ impl History {
 
     fn told_share(&self, sequence: &Sequence) -> String {
         let name = &self.names[&sequence.id];
-        let from = sequence.num_computed_tokens;
+        let from = sequence.next_place();
         match (sequence.is_decoding(), sequence.drafts.len()) {
             (true, 0) => format!("{name} decode"),
             (true, guessed) => format!("{name} decode+{guessed}"),
@@ -454,6 +482,65 @@ fn scores_are_cut_where_logits_run_out() {
         &expect![[r"
             0   a prefill 0..83                                                  free 0
             1   a prefill 83..127, a ends                                        free 32
+        "]],
+    );
+}
+
+/// One step ahead the length of an answer is known, and a step is decided for nobody after it.
+#[test]
+fn one_step_ahead_ends_by_length_are_foreseen() {
+    check_ahead(
+        limits(16, 4, 8, 4),
+        "0 add a 10 3
+         0 add b 2 2",
+        &expect![[r"
+            0   a prefill 0..8, waits: Tokens                                    free 13
+            1   a prefill 8..10, b prefill 0..2                                  free 12
+            2   a decode, b decode                                               free 12
+            3   a decode, b ends                                                 free 13
+            4   a ends                                                           free 16
+        "]],
+    );
+}
+
+/// A stop token is not foreseen: the step after it is under way when it is seen, and its blocks go to
+/// who waits for them.
+#[test]
+fn one_step_ahead_a_stop_token_is_seen_late() {
+    check_ahead(
+        limits(2, 4, 8, 4),
+        "0 add a 4 4 stop
+         0 add b 8 1",
+        &expect![[r"
+            0   a prefill 0..4, waits: Blocks                                    free 1
+            1   a decode, a ends, waits: Blocks                                  free 2
+            2   b prefill 0..8                                                   free 0
+            3   b ends                                                           free 2
+        "]],
+    );
+}
+
+/// One step ahead, too, the newest gives way when blocks run out, once nothing is under way.
+#[test]
+fn one_step_ahead_a_preemption_waits() {
+    check_ahead(
+        limits(3, 4, 32, 4),
+        "0 add a 4 7
+         0 add b 4 4",
+        &expect![[r"
+            0   a prefill 0..4, b prefill 0..4                                   free 1
+            1                                                                    free 1
+            2   a decode, preempted 1, waits: Blocks                             free 1
+            3   a decode, waits: Blocks                                          free 1
+            4   a decode, waits: Blocks                                          free 1
+            5   a decode, waits: Blocks                                          free 1
+            6   a decode, waits: Blocks                                          free 0
+            7   a decode, waits: Blocks                                          free 0
+            8   a ends, waits: Blocks                                            free 3
+            9   b prefill 0..5                                                   free 1
+            10  b decode                                                         free 1
+            11  b decode                                                         free 1
+            12  b ends                                                           free 3
         "]],
     );
 }

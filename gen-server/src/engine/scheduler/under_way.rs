@@ -6,7 +6,8 @@
 //! - The length of an answer is known ahead: no step is decided beyond the last token that it may have.
 //! - A stop token, a row that is not finite, a failed step and a caller that goes are not. The sequence
 //!   is removed as soon as one of them is known; what the next step computes for it comes to nothing.
-//! - A sequence whose next draw looks at its last token (penalties) waits until that is known.
+//! - A sequence whose next draw looks at its last token (penalties) waits until that is known: beside
+//!   others it has a part in every other step.
 //! - Guesses are made from the last token, so with speculation the engine makes one step at a time.
 //! - Who gives blocks back when they run out is decided with nothing under way: a sequence that waits
 //!   in the queue is never part of a step under way.
@@ -17,10 +18,10 @@
 //! - A block that is freed goes to steps that are decided later, hence computed later. Its new owner
 //!   reads only slots that it wrote itself, in that step or after; what a surplus row left there is
 //!   written over first.
-//! - A block is published once the step that filled it was collected, with tokens that are known, by a
-//!   sequence that has not ended otherwise: never what was computed for a surplus row, a wrong guess
-//!   or by a failed step. From then on nobody writes to it: its sequence writes at `next_place` and
-//!   later, which lies behind every computed token, and a surplus row is at such a place too.
+//! - A block is published when the step that filled it is collected, for a sequence that runs until
+//!   then, with tokens that are known: never what was computed for a surplus row, for a wrong guess or
+//!   by a failed step. From then on nobody writes to it: its sequence writes at `next_place` and later,
+//!   which lies behind every computed token, and a surplus row is at such a place too.
 //! - A published block that becomes free and is taken for something else is written by a later step
 //!   than all that found it before.
 

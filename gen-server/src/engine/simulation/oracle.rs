@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     engine::fake,
-    request::{EngineRequest, Event, Finished, PrefixCache, Task},
+    request::{EngineRequest, Event, FinishReason, Finished, PrefixCache, Task},
 };
 
 /// What happened in a history: a simulation in which nothing happens proves nothing.
@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct Tally {
     pub num_steps: u64,
     pub num_answered: u64,
+    /// By a stop token.
+    pub num_stopped: u64,
     pub num_failed: u64,
     pub num_cancelled: u64,
     pub num_deadlines: u64,
@@ -21,12 +23,15 @@ pub(super) struct Tally {
     pub num_preemptions: u64,
     pub num_cached_tokens: u64,
     pub num_accepted_draft_tokens: u64,
+    /// Computed before they were known to the engine.
+    pub num_carried_tokens: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: Self) {
         self.num_steps += other.num_steps;
         self.num_answered += other.num_answered;
+        self.num_stopped += other.num_stopped;
         self.num_failed += other.num_failed;
         self.num_cancelled += other.num_cancelled;
         self.num_deadlines += other.num_deadlines;
@@ -34,11 +39,15 @@ impl Tally {
         self.num_preemptions += other.num_preemptions;
         self.num_cached_tokens += other.num_cached_tokens;
         self.num_accepted_draft_tokens += other.num_accepted_draft_tokens;
+        self.num_carried_tokens += other.num_carried_tokens;
     }
 }
 
-/// False if the request was failed by a failing step.
-pub(super) fn check_answer(request: &EngineRequest, events: &mut mpsc::Receiver<Event>) -> bool {
+/// How the request ended; `None` if it was failed by a failing step.
+pub(super) fn check_answer(
+    request: &EngineRequest,
+    events: &mut mpsc::Receiver<Event>,
+) -> Option<FinishReason> {
     let (mut answer, mut told) = (Vec::new(), Vec::new());
     let mut end = None;
     while let Ok(event) = events.try_recv() {
@@ -58,29 +67,34 @@ pub(super) fn check_answer(request: &EngineRequest, events: &mut mpsc::Receiver<
             Event::Failed(_) => end = Some(None),
         }
     }
-    let Some(finished) = end.expect("every request ends") else {
-        return false;
-    };
+    let finished = end.expect("every request ends")?;
     let (prompt, version) = (&request.prompt_ids, finished.weights.number);
     match request.task {
         Task::Score { from } => {
             let num_candidates = request.num_candidates.unwrap_or(0);
             let expected = fake::solo_scores(prompt, from as usize, num_candidates, version);
             assert_eq!((answer, told), (vec![], expected), "under {version}");
+            assert_eq!(finished.reason, FinishReason::Scored);
         }
         Task::Generate { max_tokens } => {
             let mut expected = fake::solo_answer(prompt, max_tokens as usize, version);
             let stop = |token: &u32| request.stopping.token_ids.contains(token);
-            if let Some(at) = expected.iter().position(stop) {
+            let stop_place = expected.iter().position(stop);
+            if let Some(at) = stop_place {
                 expected.truncate(at + 1);
             }
             assert_eq!(answer, expected, "under {version}");
-            let is_told = request.num_candidates.is_some();
-            assert_eq!(told.len(), if is_told { answer.len() } else { 0 });
+            let all: Vec<u32> = [&prompt[..], &answer].concat();
+            let expected = request
+                .num_candidates
+                .map(|num| fake::solo_scores(&all, prompt.len(), num, version));
+            assert_eq!(told, expected.unwrap_or_default(), "under {version}");
+            let stopped = stop_place.map(|_| FinishReason::Stop);
+            assert_eq!(finished.reason, stopped.unwrap_or(FinishReason::Length));
         }
     }
     check_counts(request, &finished);
-    true
+    Some(finished.reason)
 }
 
 fn check_counts(request: &EngineRequest, finished: &Finished) {
