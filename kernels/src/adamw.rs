@@ -12,7 +12,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 pub use self::moments::{Moments, MomentsFormat};
-pub use self::quantized::Quantized;
+pub use self::quantized::{Quantized, moment_tables};
 pub use self::rounding::Rounding;
 
 use self::moments::MomentsMut;
@@ -66,7 +66,7 @@ pub fn adamw_step(
     let op = "adamw_step";
     expect_len(op, "grad", param.elem_count(), grad.len())?;
     expect_len(op, "moments", param.elem_count(), moments.len())?;
-    let factors = Factors::new(step);
+    let factors = AdamWFactors::new(step);
     let moments = moments.as_mut();
     match param.dtype() {
         DType::F32 => f32_update(op, "param", param, |values| {
@@ -138,7 +138,7 @@ fn run(
     mut param: ParamMut<'_>,
     grad: &[f32],
     mut moments: MomentsMut<'_>,
-    (factors, rounding): (Factors, Rounding),
+    (factors, rounding): (AdamWFactors, Rounding),
 ) {
     let mut tasks = Vec::with_capacity(grad.len().div_ceil(TASK));
     for (number, grad) in grad.chunks(TASK).enumerate() {
@@ -159,7 +159,7 @@ fn run(
 
 impl Task<'_> {
     #[inline(always)]
-    fn step(self, factors: Factors, rounding: Rounding) {
+    fn step(self, factors: AdamWFactors, rounding: Rounding) {
         let Self {
             index,
             param,
@@ -181,7 +181,7 @@ fn step_blocks(
     mut param: ParamMut<'_>,
     grad: &[f32],
     mut moments: MomentsMut<'_>,
-    (index, factors, rounding): (usize, Factors, Rounding),
+    (index, factors, rounding): (usize, AdamWFactors, Rounding),
 ) {
     let (mut wide, mut first, mut second) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
     let mut bits = [0; BLOCK];
@@ -212,21 +212,24 @@ fn step_blocks(
 }
 
 /// The step's constants, worked out in f64 and rounded once.
-#[derive(Clone, Copy, Debug)]
-struct Factors {
-    keep: f32,
-    beta1: f32,
-    beta2: f32,
-    one_minus_beta1: f32,
-    one_minus_beta2: f32,
-    rate: f32,
-    inverse_root_correction2: f32,
-    eps: f32,
-    grad_scale: f32,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWFactors {
+    /// 1 − lr · weight decay.
+    pub keep: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub one_minus_beta1: f32,
+    pub one_minus_beta2: f32,
+    /// lr / (1 − β1^step).
+    pub rate: f32,
+    /// 1 / √(1 − β2^step).
+    pub inverse_root_correction2: f32,
+    pub eps: f32,
+    pub grad_scale: f32,
 }
 
-impl Factors {
-    fn new(step: &AdamWStep) -> Self {
+impl AdamWFactors {
+    pub fn new(step: &AdamWStep) -> Self {
         let steps = step.step.max(1) as f64;
         Self {
             keep: (1.0 - step.lr * step.weight_decay) as f32,
@@ -244,7 +247,7 @@ impl Factors {
 
 /// Vectorised by the compiler inside `dispatch`.
 #[inline(always)]
-fn update(param: &mut [f32], grad: &[f32], (m, v): (&mut [f32], &mut [f32]), f: Factors) {
+fn update(param: &mut [f32], grad: &[f32], (m, v): (&mut [f32], &mut [f32]), f: AdamWFactors) {
     for ((p, g), (m, v)) in param.iter_mut().zip(grad).zip(m.iter_mut().zip(v)) {
         let g = g * f.grad_scale;
         *m = f.beta1 * *m + f.one_minus_beta1 * g;

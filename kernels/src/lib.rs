@@ -39,7 +39,10 @@ mod simd;
 #[cfg(test)]
 mod testing;
 
-pub use adamw::{AdamWStep, Moments, MomentsFormat, Quantized, Rounding, adamw_step, squared_norm};
+pub use adamw::{
+    AdamWFactors, AdamWStep, Moments, MomentsFormat, Quantized, Rounding, adamw_step,
+    moment_tables, squared_norm,
+};
 pub use causal_attention::{
     AttentionSaved, LogSumExp, causal_attention, causal_attention_backward,
 };

@@ -49,6 +49,16 @@ impl RopeTable {
         2 * self.half_dim
     }
 
+    /// `[max_positions, D/2]`, row-major.
+    pub fn cosines(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// `[max_positions, D/2]`, row-major.
+    pub fn sines(&self) -> &[f32] {
+        &self.sin
+    }
+
     /// The cosines and sines of one position.
     fn row(&self, position: u32) -> (&[f32], &[f32]) {
         let start = position as usize * self.half_dim;

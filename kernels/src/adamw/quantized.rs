@@ -20,8 +20,13 @@ impl Quantized {
         Self {
             // Under a scale of 0 every code is 0.
             codes: vec![0; len],
-            scales: vec![0.0; len.div_ceil(BLOCK)],
+            scales: vec![0.0; Self::num_scales(len)],
         }
+    }
+
+    /// Of so many values.
+    pub fn num_scales(len: usize) -> usize {
+        len.div_ceil(BLOCK)
     }
 
     pub(super) fn as_mut(&mut self) -> QuantizedMut<'_> {
@@ -103,6 +108,14 @@ struct Table {
     values: [f32; 256],
     /// `borders[i]` lies between values i and i + 1; the last is never passed.
     borders: [f32; 256],
+}
+
+/// 256 values and the 256 borders between them of the first moment's code, then of the second's: for a
+/// device that keeps moments in these codes, too.
+pub fn moment_tables() -> Vec<f32> {
+    let codes = [Code::Signed, Code::Unsigned].map(Code::table);
+    let parts = codes.iter().flat_map(|table| [table.values, table.borders]);
+    parts.flatten().collect()
 }
 
 /// Decades below 1 that the code reaches.

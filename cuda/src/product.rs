@@ -1,0 +1,353 @@
+//! Matrix products, by cublasLt: bf16 factors, sums in f32, results in bf16 or f32. Which of its kernels
+//! computes a shape is asked once and kept.
+#![expect(unsafe_code, reason = "cublasLt takes descriptions and addresses")]
+
+use std::{
+    collections::HashMap,
+    ffi::c_void,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cudarc::{
+    cublaslt::{
+        result,
+        sys::{
+            cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulDesc_t,
+            cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t,
+            cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cudaDataType,
+        },
+    },
+    driver::{CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut},
+};
+use half::bf16;
+
+use crate::{
+    Device,
+    device::Element,
+    error::{Error, Result, expect_len},
+};
+
+/// What NVIDIA recommends for Hopper.
+const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// More does not matter to cublasLt.
+const MAX_ALIGNMENT: u64 = 256;
+
+/// `CUBLAS_OP_N` and `CUBLAS_OP_T` (cuBLAS, `cublasOperation_t`).
+const OPERATION_PLAIN: i32 = 0;
+const OPERATION_TRANSPOSED: i32 = 1;
+
+/// What a product does with what its destination holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    Overwrite,
+    Add,
+}
+
+/// An element type of results.
+pub trait Output: Element {
+    #[doc(hidden)]
+    const TYPE: cudaDataType;
+    /// Kernels of [`int8_linear`](crate::int8_linear) for 16, 32 and 64 rows.
+    #[doc(hidden)]
+    const INT8_LINEAR: [&'static str; 3];
+}
+impl Output for f32 {
+    const TYPE: cudaDataType = cudaDataType::CUDA_R_32F;
+    const INT8_LINEAR: [&'static str; 3] = [
+        "int8_linear_16_f32",
+        "int8_linear_32_f32",
+        "int8_linear_64_f32",
+    ];
+}
+impl Output for bf16 {
+    const TYPE: cudaDataType = cudaDataType::CUDA_R_16BF;
+    const INT8_LINEAR: [&'static str; 3] = [
+        "int8_linear_16_bf16",
+        "int8_linear_32_bf16",
+        "int8_linear_64_bf16",
+    ];
+}
+
+/// A handle of cublasLt, its scratch memory and the plans made so far.
+pub(crate) struct Products {
+    handle: cublasLtHandle_t,
+    stream: Arc<CudaStream>,
+    workspace: CudaSlice<u8>,
+    plans: Mutex<HashMap<Shape, Plan>>,
+}
+
+// SAFETY: cublasLt handles may be used by several threads (its manual, "Thread Safety"), and a plan is
+// only read once it was made.
+unsafe impl Send for Products {}
+// SAFETY: as above.
+unsafe impl Sync for Products {}
+
+impl fmt::Debug for Products {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Products(..)")
+    }
+}
+
+/// A row-major product `d[m, n] = op(a) · op(b)`, with how the factors lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Lies,
+    b: Lies,
+    output: i32,
+    adds: i32,
+    /// What divides the addresses, in bytes: cublasLt takes 256 for granted unless it is told.
+    alignment: u32,
+}
+
+/// Whether a factor is stored as the product reads it, or transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Lies {
+    Plain,
+    Transposed,
+}
+
+struct Plan {
+    description: cublasLtMatmulDesc_t,
+    a: cublasLtMatrixLayout_t,
+    b: cublasLtMatrixLayout_t,
+    d: cublasLtMatrixLayout_t,
+    heuristic: cublasLtMatmulHeuristicResult_t,
+}
+
+impl Device {
+    /// `y[T, O] (+)= x[T, K] · w[O, K]ᵀ`
+    pub fn linear<Y: Output>(
+        &self,
+        x: &CudaView<'_, bf16>,
+        w: &CudaView<'_, bf16>,
+        (y, sum): (&mut CudaViewMut<'_, Y>, Sum),
+        num_inputs: usize,
+    ) -> Result<()> {
+        let shape = (x.len() / num_inputs, w.len() / num_inputs, num_inputs);
+        let lie = (Lies::Plain, Lies::Transposed);
+        self.product("linear", (x, w), (y, sum), (shape, lie))
+    }
+
+    /// `dx[T, K] (+)= dy[T, O] · w[O, K]`
+    pub fn linear_input_grad<Y: Output>(
+        &self,
+        dy: &CudaView<'_, bf16>,
+        w: &CudaView<'_, bf16>,
+        (dx, sum): (&mut CudaViewMut<'_, Y>, Sum),
+        num_inputs: usize,
+    ) -> Result<()> {
+        let num_outputs = w.len() / num_inputs;
+        let shape = (dx.len() / num_inputs, num_inputs, num_outputs);
+        let lie = (Lies::Plain, Lies::Plain);
+        self.product("linear_input_grad", (dy, w), (dx, sum), (shape, lie))
+    }
+
+    /// `dw[O, K] (+)= dy[T, O]ᵀ · x[T, K]`
+    pub fn linear_weight_grad<Y: Output>(
+        &self,
+        dy: &CudaView<'_, bf16>,
+        x: &CudaView<'_, bf16>,
+        (dw, sum): (&mut CudaViewMut<'_, Y>, Sum),
+        num_inputs: usize,
+    ) -> Result<()> {
+        let shape = (dw.len() / num_inputs, num_inputs, x.len() / num_inputs);
+        let lie = (Lies::Transposed, Lies::Plain);
+        self.product("linear_weight_grad", (dy, x), (dw, sum), (shape, lie))
+    }
+
+    fn product<Y: Output>(
+        &self,
+        op: &'static str,
+        (a, b): (&CudaView<'_, bf16>, &CudaView<'_, bf16>),
+        (d, sum): (&mut CudaViewMut<'_, Y>, Sum),
+        ((m, n, k), (lies_a, lies_b)): ((usize, usize, usize), (Lies, Lies)),
+    ) -> Result<()> {
+        expect_len(op, "the first factor", m * k, a.len())?;
+        expect_len(op, "the second factor", n * k, b.len())?;
+        expect_len(op, "the result", m * n, d.len())?;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        self.bind()?;
+        let stream = self.stream();
+        let (a, _a) = a.device_ptr(stream);
+        let (b, _b) = b.device_ptr(stream);
+        let (d, _d) = d.device_ptr_mut(stream);
+        let shape = Shape {
+            m,
+            n,
+            k,
+            a: lies_a,
+            b: lies_b,
+            output: Y::TYPE as i32,
+            adds: i32::from(sum == Sum::Add),
+            alignment: 1 << (a | b | d | MAX_ALIGNMENT).trailing_zeros(),
+        };
+        self.products().run(shape, Y::TYPE, (a, b, d))
+    }
+}
+
+impl Products {
+    pub(crate) fn new(stream: &Arc<CudaStream>) -> Result<Self> {
+        let workspace = stream.alloc_zeros(WORKSPACE_BYTES);
+        Ok(Self {
+            handle: result::create_handle().map_err(Error::blas("create"))?,
+            stream: Arc::clone(stream),
+            workspace: workspace.map_err(Error::driver("allocate"))?,
+            plans: Mutex::default(),
+        })
+    }
+
+    fn run(&self, shape: Shape, output: cudaDataType, (a, b, d): (u64, u64, u64)) -> Result<()> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = match plans.entry(shape) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(Plan::new(self.handle, shape, output)?)
+            }
+        };
+        let (alpha, beta) = (1.0_f32, if shape.adds == 1 { 1.0_f32 } else { 0.0 });
+        let (workspace, _workspace) = self.workspace.device_ptr(&self.stream);
+        let address = |at: u64| at as *mut c_void;
+        // SAFETY: the plan was made for these shapes, the lengths were checked against them, and the
+        // scratch memory is used by this stream alone. The first factor of the column-major product is
+        // the row-major one's second.
+        unsafe {
+            result::matmul(
+                self.handle,
+                plan.description,
+                (&raw const alpha).cast(),
+                (&raw const beta).cast(),
+                address(b),
+                plan.b,
+                address(a),
+                plan.a,
+                address(d),
+                plan.d,
+                address(d),
+                plan.d,
+                &raw const plan.heuristic.algo,
+                address(workspace),
+                WORKSPACE_BYTES,
+                self.stream.cu_stream().cast(),
+            )
+        }
+        .map_err(Error::blas("matmul"))
+    }
+}
+
+impl Drop for Products {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and nobody uses it any more.
+        let _ = unsafe { result::destroy_handle(self.handle) };
+    }
+}
+
+impl Plan {
+    /// Row-major `a · b` is column-major `bᵀ · aᵀ`: nothing is moved.
+    fn new(handle: cublasLtHandle_t, shape: Shape, output: cudaDataType) -> Result<Self> {
+        let factor = |rows: usize, cols: usize| layout(cudaDataType::CUDA_R_16BF, rows, cols);
+        let Shape { m, n, k, .. } = shape;
+        let a = match shape.a {
+            Lies::Plain => factor(m, k),
+            Lies::Transposed => factor(k, m),
+        }?;
+        let b = match shape.b {
+            Lies::Plain => factor(k, n),
+            Lies::Transposed => factor(n, k),
+        }?;
+        let d = layout(output, m, n)?;
+        let description = result::create_matmul_desc(
+            cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            cudaDataType::CUDA_R_32F,
+        )
+        .map_err(Error::blas("describe"))?;
+        for (attribute, lies) in [
+            (
+                cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
+                shape.b,
+            ),
+            (
+                cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB,
+                shape.a,
+            ),
+        ] {
+            let operation = match lies {
+                Lies::Plain => OPERATION_PLAIN,
+                Lies::Transposed => OPERATION_TRANSPOSED,
+            };
+            // SAFETY: the attribute's type is this enum.
+            unsafe {
+                result::set_matmul_desc_attribute(
+                    description,
+                    attribute,
+                    (&raw const operation).cast(),
+                    size_of_val(&operation),
+                )
+            }
+            .map_err(Error::blas("describe"))?;
+        }
+        let heuristic = choose(handle, description, (a, b, d), shape.alignment)?;
+        Ok(Self {
+            description,
+            a,
+            b,
+            d,
+            heuristic,
+        })
+    }
+}
+
+/// What a row-major matrix is to cublasLt: its transpose, column-major.
+fn layout(element: cudaDataType, rows: usize, cols: usize) -> Result<cublasLtMatrixLayout_t> {
+    result::create_matrix_layout(element, cols as u64, rows as u64, cols as i64)
+        .map_err(Error::blas("lay out"))
+}
+
+/// The kernel that cublasLt thinks fastest.
+fn choose(
+    handle: cublasLtHandle_t,
+    description: cublasLtMatmulDesc_t,
+    (a, b, d): (
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+    ),
+    alignment: u32,
+) -> Result<cublasLtMatmulHeuristicResult_t> {
+    use cublasLtMatmulPreferenceAttributes_t as Attribute;
+    let preference = result::create_matmul_pref().map_err(Error::blas("prefer"))?;
+    let workspace_bytes = WORKSPACE_BYTES;
+    let set = |attribute, value: *const c_void, size| {
+        // SAFETY: the attribute's type has this size.
+        unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
+    };
+    let chosen = [
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+    ]
+    .into_iter()
+    .try_for_each(|attribute| {
+        let alignment = &raw const alignment;
+        set(attribute, alignment.cast(), size_of::<u32>())
+    })
+    .and_then(|()| {
+        let attribute = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        let bytes = &raw const workspace_bytes;
+        set(attribute, bytes.cast(), size_of::<usize>())
+    })
+    .and_then(|()| {
+        // SAFETY: the descriptions were made by cublasLt.
+        unsafe { result::get_matmul_algo_heuristic(handle, description, b, a, d, d, preference) }
+    });
+    // SAFETY: made above, and not used any more.
+    let _ = unsafe { result::destroy_matmul_pref(preference) };
+    chosen.map_err(Error::blas("choose a kernel"))
+}

@@ -1,0 +1,98 @@
+//! Rows and tokens by index.
+
+use crate::support::{Random, SEEDS, device, to_f32};
+
+#[test]
+fn embeddings_are_rows_of_the_table() {
+    let Some(device) = device() else { return };
+    for seed in SEEDS {
+        let mut random = Random::new(seed);
+        let (vocabulary, width) = (random.below(1, 50), 8 * random.below(1, 40));
+        let table = random.bf16s(vocabulary * width);
+        let ids: Vec<u32> = (0..random.below(1, 20))
+            .map(|_| random.below(0, vocabulary) as u32)
+            .collect();
+        let expected: Vec<f32> = ids
+            .iter()
+            .flat_map(|id| to_f32(&table[*id as usize * width..][..width]))
+            .collect();
+        let table = device.upload(&table).unwrap();
+        let on_gpu = device.upload(&ids).unwrap();
+        let mut x = device.zeros::<f32>(ids.len() * width).unwrap();
+        let (table_view, ids_view) = (table.as_view(), on_gpu.as_view());
+        cuda::embedding(&device, &table_view, &ids_view, &mut x.as_view_mut(), width).unwrap();
+        assert_eq!(device.download(&x).unwrap(), expected);
+    }
+}
+
+#[test]
+fn an_unknown_id_is_nan() {
+    let Some(device) = device() else { return };
+    let table = device.upload(&Random::new(1).bf16s(16)).unwrap();
+    let ids = device.upload(&[2_u32, 1]).unwrap();
+    let mut x = device.zeros::<f32>(16).unwrap();
+    let (table, ids) = (table.as_view(), ids.as_view());
+    cuda::embedding(&device, &table, &ids, &mut x.as_view_mut(), 8).unwrap();
+    let found = device.download(&x).unwrap();
+    assert!(found[..8].iter().all(|value| value.is_nan()));
+    assert!(found[8..].iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn gathered_rows_are_those_asked_for() {
+    let Some(device) = device() else { return };
+    for seed in SEEDS {
+        let mut random = Random::new(seed);
+        let (num_rows, width) = (random.below(1, 50), 4 * random.below(1, 40));
+        let x = random.floats(num_rows * width);
+        let rows: Vec<u32> = (0..random.below(1, 20))
+            .map(|_| random.below(0, num_rows) as u32)
+            .collect();
+        let expected: Vec<f32> = rows
+            .iter()
+            .flat_map(|row| x[*row as usize * width..][..width].to_vec())
+            .collect();
+        let x = device.upload(&x).unwrap();
+        let on_gpu = device.upload(&rows).unwrap();
+        let mut y = device.zeros::<f32>(rows.len() * width).unwrap();
+        let (x_view, rows_view) = (x.as_view(), on_gpu.as_view());
+        cuda::gather_rows(&device, &x_view, &rows_view, &mut y.as_view_mut(), width).unwrap();
+        assert_eq!(device.download(&y).unwrap(), expected);
+    }
+}
+
+#[test]
+fn tokens_are_carried_and_padding_is_not() {
+    let Some(device) = device() else { return };
+    let sampled = device.upload(&[70_u32, 71, 72]).unwrap();
+    let pairs = device
+        .upload(&[3_u32, 0, u32::MAX, 0, 1, 2, 0, u32::MAX])
+        .unwrap();
+    let mut token_ids = device.upload(&[10_u32, 11, 12, 13]).unwrap();
+    let (sampled, pairs) = (sampled.as_view(), pairs.as_view());
+    cuda::carry_tokens(&device, &sampled, &pairs, &mut token_ids.as_view_mut()).unwrap();
+    assert_eq!(device.download(&token_ids).unwrap(), [10, 72, 12, 70]);
+}
+
+#[test]
+fn a_wrong_length_is_an_error() {
+    let Some(device) = device() else { return };
+    let (x, rows) = (
+        device.zeros::<f32>(12).unwrap(),
+        device.zeros::<u32>(2).unwrap(),
+    );
+    let mut y = device.zeros::<f32>(4).unwrap();
+    let (x, rows) = (x.as_view(), rows.as_view());
+    let error = cuda::gather_rows(&device, &x, &rows, &mut y.as_view_mut(), 4).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "gather_rows: y: expected 8 values, found 4"
+    );
+    let odd = device.zeros::<u32>(3).unwrap();
+    let mut ids = device.zeros::<u32>(2).unwrap();
+    let error = cuda::carry_tokens(&device, &rows, &odd.as_view(), &mut ids.as_view_mut());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "carry_tokens: pairs: expected 2 values, found 3"
+    );
+}
