@@ -2,6 +2,8 @@
 //! tokenizer, and what is to be told about the model. The runner and the loader come as a pair, since
 //! what the one stages only the other can install.
 
+mod checkpoint;
+mod cuda;
 mod llama;
 
 #[cfg(test)]
@@ -14,13 +16,22 @@ use std::{fmt::Debug, path::Path, sync::Arc};
 use model::tokenizer::ModelTokenizer;
 
 use crate::{
+    config::{Device, ServerConfig},
     engine::{
         runner::{Runner, StagedWeights},
         scheduler::Limits,
     },
+    error::ServerError,
     request::WeightsVersion,
 };
-pub(crate) use llama::load_llama;
+
+/// Loads the model that `config` names onto its device. Blocks for as long as that takes.
+pub(crate) fn load(config: &ServerConfig) -> Result<Backend, ServerError> {
+    match config.device {
+        Device::Cpu => llama::load_llama(config),
+        Device::Cuda => cuda::load_cuda(config),
+    }
+}
 
 /// Everything model-specific.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! reader of arguments and environment; all mistakes are reported at once. Nothing here loads a model.
 
 mod args;
+mod gpu;
 mod precision;
 
 use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -9,8 +10,10 @@ use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use model::template::TemplateChoice;
 
+use self::gpu::DEFAULT_GPU_MEMORY_UTILIZATION;
 pub use self::{
     args::{Args, LogFormat},
+    gpu::{GpuConfig, KvCacheDtype, WeightArenas},
     precision::{Dtype, Precision, Quantization},
 };
 
@@ -38,6 +41,34 @@ const MIN_AUTH_TOKEN_BYTES: usize = 16;
 pub enum Device {
     /// All cores of this machine.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// Sizes of steps and blocks that suit a device.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    block_size: u32,
+    max_num_seqs: u32,
+    max_num_batched_tokens: u32,
+}
+
+impl Device {
+    fn default_sizes(self) -> Sizes {
+        match self {
+            Self::Cpu => Sizes {
+                block_size: DEFAULT_BLOCK_SIZE,
+                max_num_seqs: DEFAULT_MAX_NUM_SEQS,
+                max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
+            },
+            // A block's keys fill a tile; products of so many rows run at full speed.
+            Self::Cuda => Sizes {
+                block_size: 32,
+                max_num_seqs: 512,
+                max_num_batched_tokens: 8192,
+            },
+        }
+    }
 }
 
 /// Whether requests share computed prefixes.
@@ -99,6 +130,8 @@ pub struct ServerConfig {
     /// Folder below which `ReloadCheckpoint` finds checkpoints; `None` refuses every reload.
     pub checkpoint_root: Option<PathBuf>,
     pub device: Device,
+    /// With [`Device::Cuda`].
+    pub gpu: GpuConfig,
     /// In what numbers the model is computed.
     pub precision: Precision,
     pub kv_cache: KvCacheSize,
@@ -158,6 +191,7 @@ impl ServerConfig {
             model_dir: model_dir.into(),
             checkpoint_root: None,
             device: Device::Cpu,
+            gpu: GpuConfig::default(),
             precision: Precision::default(),
             kv_cache: KvCacheSize::Auto,
             block_size: DEFAULT_BLOCK_SIZE,
@@ -200,6 +234,9 @@ impl ServerConfig {
             });
         }
         mistakes.extend(self.out_of_range());
+        if self.device == Device::Cuda {
+            mistakes.extend(gpu::mistakes(self));
+        }
         mistakes
     }
 

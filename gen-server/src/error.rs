@@ -14,6 +14,11 @@ pub enum ServerError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Gpu(#[from] cuda::Error),
+    /// The GPU's memory does not hold what is asked for.
+    #[error("{0}")]
+    GpuMemory(String),
     #[error("the server's socket failed: {0}")]
     Transport(String),
     #[error("cannot start a thread: {0}")]

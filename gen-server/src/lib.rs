@@ -25,13 +25,19 @@ mod backend;
 
 mod swap;
 
+mod speed;
+
+mod doctor;
+
 mod config;
 mod error;
 
 pub use config::{
-    Args, AuthToken, ConfigError, Device, Dtype, KvCacheSize, LogFormat, Mistake, Precision,
-    PrefixCacheMode, Quantization, ServerConfig,
+    Args, AuthToken, ConfigError, Device, Dtype, GpuConfig, KvCacheDtype, KvCacheSize, LogFormat,
+    Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig, WeightArenas,
 };
+pub use doctor::{Check, DoctorArgs, examine};
 pub use error::ServerError;
 pub use model::template::TemplateChoice;
 pub use server::{LoadedModel, run};
+pub use speed::{Bench, Measured, Phase, SpeedArgs};

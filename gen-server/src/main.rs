@@ -1,10 +1,10 @@
-//! `gen-server`: arguments, log, socket, signals.
+//! `gen-server`: arguments, log, socket, signals. `gen-server doctor` and `gen-server speed` serve nobody.
 
 use std::{fs, io, io::IsTerminal as _, net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use gen_server::{Args, LoadedModel, LogFormat, ServerConfig};
+use gen_server::{Args, DoctorArgs, LoadedModel, LogFormat, ServerConfig, ServerError, SpeedArgs};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -15,22 +15,72 @@ use tracing_subscriber::EnvFilter;
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    // The word itself stands where the program's name would.
+    let words = std::env::args_os().skip(1);
+    match std::env::args_os().nth(1) {
+        Some(word) if word == "doctor" => doctor(&DoctorArgs::parse_from(words)),
+        Some(word) if word == "speed" => {
+            let args = SpeedArgs::parse_from(words);
+            with_config(&args.server, |config| speed(&args, config))
+        }
+        _ => {
+            let args = Args::parse();
+            with_config(&args, |config| run(&args, config))
+        }
+    }
+}
+
+/// Starts the log, checks the configuration and goes on with it.
+fn with_config(args: &Args, go_on: impl FnOnce(ServerConfig) -> anyhow::Result<()>) -> ExitCode {
     start_log(args.log_format);
-    let config = match ServerConfig::from_args(&args) {
+    let config = match ServerConfig::from_args(args) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("gen-server cannot start:\n{error}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match run(&args, config) {
+    match go_on(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gen-server: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                // Asked for what this machine does not have.
+                Some(ServerError::Gpu(_) | ServerError::GpuMemory(_)) => EXIT_CONFIG.into(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "what was found is what it is for")]
+fn doctor(args: &DoctorArgs) -> ExitCode {
+    let all_ok = gen_server::examine(args, |check| {
+        if args.json {
+            println!("{}", check.json());
+        } else {
+            println!("{check}");
+        }
+    });
+    if all_ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a measurement is printed")]
+fn speed(args: &SpeedArgs, config: ServerConfig) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let mut bench = runtime.block_on(LoadedModel::load(config))?.into_bench();
+    for phase in &args.phases {
+        match bench.measure(*phase) {
+            Ok(measured) if args.json => println!("{}", measured.json()),
+            Ok(measured) => println!("{}", measured.line()),
+            Err(problem) => eprintln!("left out: {problem}"),
+        }
+    }
+    Ok(())
 }
 
 fn run(args: &Args, config: ServerConfig) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ use crate::{
     engine::handle::{EngineHandle, EngineSetup, start},
     error::ServerError,
     service::{ControlService, GenerationService, Shared, auth::Auth, rates::Rates},
+    speed::Bench,
     swap::Swapper,
 };
 
@@ -92,11 +93,16 @@ impl LoadedModel {
             auth_token: config.auth_token.clone(),
             grace: config.grace,
         };
-        let load = tokio::task::spawn_blocking(move || backend::load_llama(&config));
+        let load = tokio::task::spawn_blocking(move || backend::load(&config));
         let backend = load
             .await
             .map_err(|error| ServerError::Interrupted(error.to_string()))??;
         Ok(Self { backend, options })
+    }
+
+    /// To be timed instead of served.
+    pub fn into_bench(self) -> Bench {
+        Bench::new(self.backend)
     }
 
     /// Serves until `shutdown` resolves, then drains (see [`run`]).

@@ -78,6 +78,9 @@ pub enum ModelError {
 
     #[error("{0}")]
     Kernel(#[from] kernels::Error),
+
+    #[error("{0}")]
+    Gpu(#[from] cuda::Error),
 }
 
 impl ModelError {

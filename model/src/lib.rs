@@ -24,6 +24,7 @@ pub mod load;
 pub mod save;
 pub mod weights;
 
+pub mod gpu;
 pub mod llama;
 
 pub mod random;

@@ -1,24 +1,20 @@
 //! The real backend: a Llama checkpoint folder, computed by `model` on the CPU.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use candle_core::Tensor;
 use kernels::{Crew, KvCache, tensor::f32_view};
 use model::{
     ModelError,
     config::LlamaConfig,
-    folder::ModelFolder,
     llama::{BatchSequence, Llama, LlamaOptions, PackedBatch, kv_shape},
-    manifest::{self, Manifest},
-    tokenizer::{ModelTokenizer, TokenizerOptions},
 };
 use rayon::prelude::*;
 
-use super::{Backend, LoadError, Loaded, Loader, ModelInfo};
+use super::{
+    Backend, LoadError, Loaded, Loader,
+    checkpoint::{self, Served, does_not_work, unusable},
+};
 use crate::{
     config::{KvCacheSize, PrefixCacheMode, ServerConfig},
     engine::{
@@ -43,16 +39,7 @@ const MIN_PARALLEL_LOGITS: usize = 1 << 16;
 /// Loads the model that `config` names. Blocks for as long as that takes.
 pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> {
     let dir = &config.model_dir;
-    let folder = ModelFolder::open(dir)?;
-    verify_manifest(dir, None).map_err(|error| folder_error(dir, error))?;
-    let mut options = TokenizerOptions {
-        template: config.chat_template.clone(),
-        ..Default::default()
-    };
-    if let Some(date) = &config.template_date {
-        options.template_date.clone_from(date);
-    }
-    let tokenizer = ModelTokenizer::load_with(dir, &options)?;
+    let (folder, tokenizer) = checkpoint::open(config)?;
     let options = llama_options(config)?;
     let llama = Llama::load(dir, &folder.config, &options)?;
     let limits = limits(config, &folder.config);
@@ -64,12 +51,15 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
     let weights = WeightsVersion {
         number: 1,
         digest: llama.digest().to_owned(),
-        checkpoint: folder_name(dir),
+        checkpoint: checkpoint::folder_name(dir),
     };
     let pool = thread_pool(config.threads)?;
+    let model = checkpoint::model_info(&folder, config.precision.name().to_owned());
     let loader = LlamaLoader {
-        config: folder.config.clone(),
-        tokenizer_digest: tokenizer.digest().to_owned(),
+        served: Served {
+            config: folder.config,
+            tokenizer_digest: tokenizer.digest().to_owned(),
+        },
         block_size: limits.block_size,
         options,
     };
@@ -77,13 +67,7 @@ pub(crate) fn load_llama(config: &ServerConfig) -> Result<Backend, ServerError> 
         runner: Box::new(LlamaRunner::new(llama, kv_cache, pool)),
         loader: Arc::new(loader),
         tokenizer,
-        model: ModelInfo {
-            architecture: "LlamaForCausalLM".to_owned(),
-            num_parameters: folder.config.num_parameters() as u64,
-            dtype: config.precision.name().to_owned(),
-            vocab_size: folder.config.vocab_size as u32,
-            eos_token_ids: folder.generation.eos_token_ids,
-        },
+        model,
         limits,
         max_context_tokens,
         weights,
@@ -97,23 +81,6 @@ fn llama_options(config: &ServerConfig) -> Result<LlamaOptions, ServerError> {
     Ok(LlamaOptions {
         format: config.precision.weight_format(),
         crew: Arc::new(Crew::new(num_threads).map_err(ServerError::Thread)?),
-    })
-}
-
-fn folder_name(dir: &Path) -> String {
-    let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    canonical
-        .file_name()
-        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-fn folder_error(dir: &Path, error: LoadError) -> ServerError {
-    let (LoadError::Manifest(message)
-    | LoadError::OtherArchitecture(message)
-    | LoadError::Unusable(message)) = error;
-    ServerError::Model(ModelError::Folder {
-        path: dir.to_path_buf(),
-        message,
     })
 }
 
@@ -266,8 +233,7 @@ pub(super) fn draw(logits: &[f32], batch: &StepBatch) -> Vec<Option<Sampled>> {
 /// Loads checkpoints of one architecture and tokenizer.
 #[derive(Debug)]
 struct LlamaLoader {
-    config: LlamaConfig,
-    tokenizer_digest: String,
+    served: Served,
     block_size: usize,
     options: LlamaOptions,
 }
@@ -278,16 +244,9 @@ impl Loader for LlamaLoader {
         folder: &Path,
         expected_manifest_sha256: Option<&str>,
     ) -> Result<Loaded, LoadError> {
-        let unusable = |error: ModelError| LoadError::Unusable(error.to_string());
-        verify_manifest(folder, expected_manifest_sha256)?;
-        let opened = ModelFolder::open(folder).map_err(unusable)?;
-        if let Some((key, served, found)) = self.config.architecture_difference(&opened.config) {
-            let message = format!("config.json: {key}: expected {served}, found {found}");
-            return Err(LoadError::OtherArchitecture(message));
-        }
-        self.check_tokenizer(&folder.join("tokenizer.json"))?;
+        self.served.check(folder, expected_manifest_sha256)?;
         // The served config: special ids and the element type on disk may differ.
-        let llama = Llama::load(folder, &self.config, &self.options).map_err(unusable)?;
+        let llama = Llama::load(folder, &self.served.config, &self.options).map_err(unusable)?;
         self.probe(&llama)?;
         let digest = llama.digest().to_owned();
         Ok(Loaded {
@@ -298,33 +257,14 @@ impl Loader for LlamaLoader {
 }
 
 impl LlamaLoader {
-    /// Ids mean the same under all weights. A checkpoint may come without a tokenizer.
-    fn check_tokenizer(&self, file: &Path) -> Result<(), LoadError> {
-        if !file.exists() {
-            return Ok(());
-        }
-        let found =
-            manifest::file_sha256(file).map_err(|error| LoadError::Unusable(error.to_string()))?;
-        if found == self.tokenizer_digest {
-            return Ok(());
-        }
-        Err(LoadError::OtherArchitecture(format!(
-            "tokenizer.json: expected the served one, sha256 {}, found {found}",
-            self.tokenizer_digest
-        )))
-    }
-
     /// A short greedy run on a cache of its own: every logit must be finite.
     fn probe(&self, llama: &Llama) -> Result<(), LoadError> {
-        let unusable = |problem: String| {
-            LoadError::Unusable(format!("the new weights do not work: {problem}"))
-        };
         let num_blocks = NUM_PROBE_TOKENS.div_ceil(self.block_size);
         let mut kv_cache = llama
             .new_kv_cache(num_blocks, self.block_size)
-            .map_err(|error| unusable(error.to_string()))?;
-        let num_tokens = NUM_PROBE_TOKENS.min(self.config.max_position_embeddings);
-        let mut token = self.config.bos_token_id.unwrap_or(0);
+            .map_err(|error| does_not_work(&error.to_string()))?;
+        let num_tokens = NUM_PROBE_TOKENS.min(self.served.config.max_position_embeddings);
+        let mut token = self.served.config.bos_token_id.unwrap_or(0);
         for position in 0..num_tokens as u32 {
             let batch = PackedBatch {
                 token_ids: vec![token],
@@ -340,34 +280,11 @@ impl LlamaLoader {
             let logits = llama
                 .forward(&batch, &mut kv_cache)
                 .and_then(|logits: Tensor| Ok(logits.flatten_all()?.to_vec1::<f32>()?))
-                .map_err(|error| unusable(error.to_string()))?;
+                .map_err(|error| does_not_work(&error.to_string()))?;
             token = sampler::argmax(&logits)
                 .filter(|_| logits.iter().all(|logit| logit.is_finite()))
-                .ok_or_else(|| unusable("a logit is not finite".to_owned()))?;
+                .ok_or_else(|| does_not_work("a logit is not finite"))?;
         }
         Ok(())
-    }
-}
-
-/// A folder with a manifest must be as it says; one that is expected must be there.
-fn verify_manifest(folder: &Path, expected_sha256: Option<&str>) -> Result<(), LoadError> {
-    let wrong = |error: ModelError| LoadError::Manifest(error.to_string());
-    let file: PathBuf = folder.join(manifest::FILE_NAME);
-    if let Some(expected) = expected_sha256 {
-        if !fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
-            return Err(LoadError::Manifest(
-                "the folder has no manifest.json, but one was expected".to_owned(),
-            ));
-        }
-        let found = manifest::file_sha256(&file).map_err(wrong)?;
-        if !found.eq_ignore_ascii_case(expected) {
-            return Err(LoadError::Manifest(format!(
-                "manifest.json: expected sha256 {expected}, found {found}"
-            )));
-        }
-    }
-    match Manifest::read(folder).map_err(wrong)? {
-        Some(manifest) => manifest.verify(folder).map_err(wrong),
-        None => Ok(()),
     }
 }

@@ -27,7 +27,7 @@ fn spacious(path: &Path) -> ServerConfig {
 }
 
 fn start(config: &ServerConfig) -> EngineHandle {
-    start_backend(load_llama(config).unwrap())
+    start_backend(load(config).unwrap())
 }
 
 fn start_backend(backend: Backend) -> EngineHandle {
@@ -239,7 +239,7 @@ fn swapped_weights_answer_as_if_started_with_them() {
     let prompt = &prompts()[3];
     let ask = |engine: &EngineHandle| answer(submit(engine, prompt, &Sampling::GREEDY));
     let fresh = ask(&start(&spacious(&other)));
-    let backend = load_llama(&spacious(&path)).unwrap();
+    let backend = load(&spacious(&path)).unwrap();
     let loader = Arc::clone(&backend.loader);
     let engine = start_backend(backend);
     let first = ask(&engine);
@@ -259,7 +259,7 @@ fn swapped_weights_answer_as_if_started_with_them() {
 #[test]
 fn wrong_checkpoints_are_refused() {
     let (dir, path) = model();
-    let loader = load_llama(&spacious(&path)).unwrap().loader;
+    let loader = load(&spacious(&path)).unwrap().loader;
     let refused = |folder: &Path, sha256: Option<&str>| loader.load(folder, sha256).unwrap_err();
 
     let folder = checkpoint(&dir, 3);
@@ -353,7 +353,7 @@ fn rows_are_drawn_from_independently() {
 #[test]
 fn the_default_cache_holds_many_sequences() {
     let (_dir, path) = model();
-    let backend = load_llama(&ServerConfig::for_model(&path)).unwrap();
+    let backend = load(&ServerConfig::for_model(&path)).unwrap();
     let num_slots = backend.limits.num_blocks as usize * backend.limits.block_size;
     assert_eq!(num_slots, 256 * 256);
     assert_eq!(backend.max_context_tokens, 256);

@@ -14,9 +14,9 @@ use model::{
 };
 
 use super::{
-    AuthToken, ConfigError, DEFAULT_BLOCK_SIZE, DEFAULT_GRACE_MS, DEFAULT_MAX_NUM_BATCHED_TOKENS,
-    DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUED_REQUESTS, DEFAULT_MAX_TOKENS, Device, Dtype,
-    KvCacheSize, Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig,
+    AuthToken, ConfigError, DEFAULT_GPU_MEMORY_UTILIZATION, DEFAULT_GRACE_MS,
+    DEFAULT_MAX_QUEUED_REQUESTS, DEFAULT_MAX_TOKENS, Device, Dtype, GpuConfig, KvCacheDtype,
+    KvCacheSize, Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig, WeightArenas,
 };
 
 const EXAMPLES: &str = "\
@@ -29,6 +29,12 @@ Examples:
 
   # Any free port; other programs read the address from the file
   gen-server --model runs/base --listen 127.0.0.1:0 --endpoint-file runs/endpoint
+
+  # On a GPU (`gen-server doctor` says whether this machine is ready for it)
+  gen-server --model runs/base --device cuda
+
+  # How long steps take here, without requests: 256 sequences of 384 tokens, a prompt of 2,048
+  gen-server speed --model runs/base --device cuda --phases 256x384,p2048
 
   # For other hosts: needs a token, which clients send as `authorization: Bearer <token>`
   gen-server --model runs/base --listen 0.0.0.0:50051 --auth-token-file ~/.star-token
@@ -63,9 +69,28 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub device: Device,
 
+    /// With --device cuda: number of the GPU
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub gpu: usize,
+
+    /// With --device cuda: share of the GPU's memory for weights, workspace and KV cache together
+    #[arg(long, value_name = "SHARE", default_value_t = DEFAULT_GPU_MEMORY_UTILIZATION)]
+    pub gpu_memory_utilization: f32,
+
+    /// With --device cuda: what keys and values are stored in; `fp8` holds twice the tokens and is a
+    /// little less exact
+    #[arg(long, value_enum, default_value_t = KvCacheDtype::Auto)]
+    pub kv_cache_dtype: KvCacheDtype,
+
+    /// With --device cuda: room for checkpoints. With 2 a new one is loaded beside the live one, and a
+    /// swap only exchanges them; 1 is for small cards: it waits in the host's memory
+    #[arg(long, value_enum, default_value_t = WeightArenas::Two)]
+    pub weight_arenas: WeightArenas,
+
     /// Numbers to compute in. `bf16` halves the memory of weights and KV cache and is faster
     /// (bench/RESULTS.md says by how much); logits then differ in the third digit, so that a greedy
-    /// answer may take another turn where two tokens are almost equally likely [default: f32]
+    /// answer may take another turn where two tokens are almost equally likely [default: f32; on a
+    /// GPU bf16, which is all it has]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
 
@@ -74,7 +99,8 @@ pub struct Args {
     #[arg(long, value_enum, conflicts_with = "dtype")]
     pub quantize: Option<Quantization>,
 
-    /// KV cache size in blocks [default: sized for --max-num-seqs, at most 512 MiB]
+    /// KV cache size in blocks [default: sized for --max-num-seqs, at most 512 MiB; on a GPU what
+    /// --gpu-memory-utilization leaves]
     #[arg(long, value_name = "N", conflicts_with = "kv_cache_mib")]
     pub num_blocks: Option<u32>,
 
@@ -82,17 +108,17 @@ pub struct Args {
     #[arg(long, value_name = "MIB")]
     pub kv_cache_mib: Option<u32>,
 
-    /// Tokens in a KV block
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_BLOCK_SIZE)]
-    pub block_size: u32,
+    /// Tokens in a KV block; on a GPU a multiple of 16 [default: 16; on a GPU 32]
+    #[arg(long, value_name = "TOKENS")]
+    pub block_size: Option<u32>,
 
-    /// Most sequences computed in one step
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_NUM_SEQS)]
-    pub max_num_seqs: u32,
+    /// Most sequences computed in one step [default: 256; on a GPU 512]
+    #[arg(long, value_name = "N")]
+    pub max_num_seqs: Option<u32>,
 
-    /// Most tokens computed in one step
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MAX_NUM_BATCHED_TOKENS)]
-    pub max_num_batched_tokens: u32,
+    /// Most tokens computed in one step [default: 512; on a GPU 8192]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_num_batched_tokens: Option<u32>,
 
     /// Whether requests share computed prefixes
     #[arg(long, value_enum, default_value_t = PrefixCacheMode::On)]
@@ -158,15 +184,24 @@ impl ServerConfig {
     /// What was typed, resolved and checked.
     pub fn from_args(args: &Args) -> Result<Self, ConfigError> {
         let mut mistakes = Vec::new();
+        let sizes = args.device.default_sizes();
         let config = Self {
             model_dir: model_dir(args, &mut mistakes),
             checkpoint_root: args.checkpoint_root.clone(),
             device: args.device,
-            precision: Precision::new(args.dtype, args.quantize),
+            gpu: GpuConfig {
+                ordinal: args.gpu,
+                memory_utilization: args.gpu_memory_utilization,
+                kv_cache_dtype: args.kv_cache_dtype,
+                weight_arenas: args.weight_arenas,
+            },
+            precision: precision(args),
             kv_cache: kv_cache_size(args, &mut mistakes),
-            block_size: args.block_size,
-            max_num_seqs: args.max_num_seqs,
-            max_num_batched_tokens: args.max_num_batched_tokens,
+            block_size: args.block_size.unwrap_or(sizes.block_size),
+            max_num_seqs: args.max_num_seqs.unwrap_or(sizes.max_num_seqs),
+            max_num_batched_tokens: args
+                .max_num_batched_tokens
+                .unwrap_or(sizes.max_num_batched_tokens),
             prefix_cache: args.prefix_cache,
             speculative_tokens: args.speculative_tokens,
             max_queued_requests: args.max_queued_requests,
@@ -249,6 +284,15 @@ fn hub_environment() -> HubEnvironment {
         hf_home: path("HF_HOME"),
         home: path("HOME"),
     }
+}
+
+/// On a GPU bf16 is what there is, and so the default.
+fn precision(args: &Args) -> Precision {
+    let dtype = match args.device {
+        Device::Cpu => args.dtype,
+        Device::Cuda => args.dtype.or(Some(Dtype::Bf16)),
+    };
+    Precision::new(dtype, args.quantize)
 }
 
 fn kv_cache_size(args: &Args, mistakes: &mut Vec<Mistake>) -> KvCacheSize {

@@ -1,0 +1,186 @@
+//! The backend on a GPU: what its memory is for, and the pair of runner and loader.
+
+mod arenas;
+mod buckets;
+mod loader;
+mod order;
+mod runner;
+mod sampling;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+
+use cuda::Device;
+use model::{
+    config::LlamaConfig,
+    gpu::{Arena, KvCache, KvElement, KvShape, Network, Room, arena_bytes, kv_block_bytes},
+};
+
+use self::{
+    arenas::Arenas,
+    loader::{CudaLoader, Prober, Staging},
+    runner::CudaRunner,
+};
+use super::{
+    Backend,
+    checkpoint::{self, Served},
+};
+use crate::{
+    config::{KvCacheDtype, KvCacheSize, PrefixCacheMode, ServerConfig, WeightArenas},
+    engine::scheduler::Limits,
+    error::ServerError,
+    request::{PrefixCache, WeightsVersion},
+};
+
+/// Rows whose logits are in memory at once: with a vocabulary of 128,256 these are 263 MB.
+const MAX_LOGITS_ROWS: usize = 512;
+/// What the driver, graphs and cublasLt take beside what is counted here.
+const RESERVED_BYTES: usize = 1 << 30;
+/// On the software GPU of tests, whose memory is the host's.
+const RESERVED_SOFTWARE_BYTES: usize = 64 << 20;
+
+/// Loads the model that `config` names onto its GPU. Blocks for as long as that takes.
+pub(crate) fn load_cuda(config: &ServerConfig) -> Result<Backend, ServerError> {
+    let device = Device::open(config.gpu.ordinal)?;
+    let (folder, tokenizer) = checkpoint::open(config)?;
+    model::gpu::check_config(&folder.config)?;
+    let limits = limits(config, &folder.config, &device)?;
+    let max_context_tokens = folder
+        .config
+        .max_position_embeddings
+        .min(limits.num_blocks as usize * limits.block_size);
+    let arenas = (0..num_arenas(config)).map(|_| Arena::new(&device, &folder.config));
+    let arenas = Arenas::new(arenas.collect::<Result<_, _>>()?);
+    let mut live = arenas.take().ok_or(ServerError::EngineStopped)?;
+    live.arena_mut()
+        .load(&device, &config.model_dir, &folder.config)?;
+    let weights = WeightsVersion {
+        number: 1,
+        digest: live.arena().digest().to_owned(),
+        checkpoint: checkpoint::folder_name(&config.model_dir),
+    };
+    let room = room(&limits, max_context_tokens);
+    let network = Network::new(&device, &folder.config, room)?;
+    let shape = KvShape {
+        num_blocks: limits.num_blocks as usize,
+        block_size: limits.block_size,
+        element: kv_element(config),
+    };
+    let kv_cache = KvCache::new(&device, &folder.config, shape)?;
+    let runner = CudaRunner::new((network, kv_cache), (live, &arenas))?;
+    let staging = match config.gpu.weight_arenas {
+        WeightArenas::Two => Staging::Arenas {
+            prober: Box::new(Mutex::new(Prober::new(&device, &folder.config)?)),
+            arenas,
+        },
+        WeightArenas::One => Staging::Host,
+    };
+    let model = checkpoint::model_info(&folder, "bf16".to_owned());
+    let served = Served {
+        config: folder.config,
+        tokenizer_digest: tokenizer.digest().to_owned(),
+    };
+    Ok(Backend {
+        runner: Box::new(runner),
+        loader: Arc::new(CudaLoader { served, staging }),
+        tokenizer,
+        model,
+        limits,
+        max_context_tokens,
+        weights,
+    })
+}
+
+fn num_arenas(config: &ServerConfig) -> usize {
+    match config.gpu.weight_arenas {
+        WeightArenas::One => 1,
+        WeightArenas::Two => 2,
+    }
+}
+
+fn kv_element(config: &ServerConfig) -> KvElement {
+    match config.gpu.kv_cache_dtype {
+        KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Bf16,
+        KvCacheDtype::Fp8 => KvElement::E4m3,
+    }
+}
+
+/// The steps that the runner has room for.
+fn room(limits: &Limits, max_context: usize) -> Room {
+    let num_rows = limits.max_logits_rows();
+    Room {
+        num_tokens: limits.max_num_batched_tokens,
+        num_sequences: limits.max_num_seqs,
+        num_rows,
+        logits_rows: num_rows.min(MAX_LOGITS_ROWS),
+        max_context,
+    }
+}
+
+/// What a step may hold, and how many blocks there are.
+fn limits(
+    config: &ServerConfig,
+    model: &LlamaConfig,
+    device: &Device,
+) -> Result<Limits, ServerError> {
+    let block_size = config.block_size as usize;
+    let mut limits = Limits {
+        block_size,
+        num_blocks: 2,
+        max_num_seqs: config.max_num_seqs as usize,
+        max_num_batched_tokens: config.max_num_batched_tokens as usize,
+        max_draft_tokens: config.speculative_tokens as usize,
+        prefix_cache: match config.prefix_cache {
+            PrefixCacheMode::On => PrefixCache::Use,
+            PrefixCacheMode::Off => PrefixCache::Bypass,
+        },
+    };
+    let block_bytes = kv_block_bytes(model, block_size, kv_element(config));
+    let num_blocks = match config.kv_cache {
+        KvCacheSize::Blocks(blocks) => blocks.get() as usize,
+        KvCacheSize::Mebibytes(mib) => ((mib.get() as usize) << 20) / block_bytes,
+        KvCacheSize::Auto => {
+            let context = model.max_position_embeddings;
+            let workspace = room(&limits, context).num_bytes(model);
+            let weights = num_arenas(config) * arena_bytes(model);
+            let left = bytes_for_kv(config, device, weights + workspace)?;
+            // No more than all sequences of a step can use.
+            let most = limits.num_blocks_for(context) * limits.max_num_seqs;
+            (left / block_bytes).min(most)
+        }
+    };
+    // Two slots at least: a prompt of one token and its answer.
+    limits.num_blocks = u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2);
+    Ok(limits)
+}
+
+/// What is left of the share of the GPU's memory that was given, once `taken` is.
+fn bytes_for_kv(
+    config: &ServerConfig,
+    device: &Device,
+    taken: usize,
+) -> Result<usize, ServerError> {
+    let (free, total) = device.memory()?;
+    let reserved = if device.is_software() {
+        RESERVED_SOFTWARE_BYTES
+    } else {
+        RESERVED_BYTES
+    };
+    let given = (total as f64 * f64::from(config.gpu.memory_utilization)) as usize;
+    let usable = given.saturating_sub(total - free);
+    usable.checked_sub(taken + reserved).ok_or_else(|| {
+        let gib = |bytes: usize| bytes as f64 / (1_u64 << 30) as f64;
+        ServerError::GpuMemory(format!(
+            "weights, workspace and {:.1} GiB of reserve take {:.1} GiB, but --gpu-memory-utilization \
+             {} of {:.1} GiB, less what others use, leaves {:.1} GiB; free memory on the GPU, or give \
+             a larger share, fewer --max-num-batched-tokens or --weight-arenas 1",
+            gib(reserved),
+            gib(taken + reserved),
+            config.gpu.memory_utilization,
+            gib(total),
+            gib(usable),
+        ))
+    })
+}

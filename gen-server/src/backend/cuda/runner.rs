@@ -1,0 +1,276 @@
+//! Executes steps on a GPU, up to two under way. A step that only decodes is one launch of a graph that was
+//! recorded at the start for its number of sequences, padded; any other is launched kernel by kernel. All
+//! that crosses the bus is what the step brings, on the way there, and what the rows came to, on the way back.
+
+use std::collections::VecDeque;
+
+use cuda::{CudaSlice, Device, Graph, Mark, Pinned};
+use model::gpu::{KvCache, Network, Step, StepShape};
+
+use super::{
+    arenas::{Arenas, Lease},
+    buckets::{GRAPH_TABLE_LEN, bucket_for, buckets, padded},
+    loader::Staged,
+    order::Ordered,
+    sampling::{Drawing, MAX_GRAPH_EDITS, Sampler, word_of},
+};
+use crate::engine::{
+    batch::StepBatch,
+    runner::{Runner, RunnerError, Sampled, StagedWeights},
+};
+
+/// Steps under way at once: one that the GPU computes and one that waits for it.
+const MAX_STEPS_IN_FLIGHT: usize = 2;
+
+/// The weights, the cache and everything between, on the GPU.
+#[derive(Debug)]
+pub(super) struct CudaRunner {
+    device: Device,
+    network: Network,
+    kv_cache: KvCache,
+    live: Lease,
+    /// What the step at hand brings, as [`StepShape`] says.
+    inputs: CudaSlice<u32>,
+    sampler: Sampler,
+    graphs: Graphs,
+    /// The host's side of the steps under way, used in turn.
+    stages: [Stage; MAX_STEPS_IN_FLIGHT],
+    next_stage: usize,
+    under_way: VecDeque<usize>,
+    ordered: Ordered,
+}
+
+/// Host memory of one step, and the end of its last copy.
+#[derive(Debug)]
+struct Stage {
+    inputs: Pinned<u32>,
+    drawing: Drawing,
+    done: Option<Mark>,
+}
+
+/// Recorded steps that only decode: for each arena, one for each bucket.
+#[derive(Debug)]
+struct Graphs {
+    buckets: Vec<usize>,
+    table_len: usize,
+    by_arena: Vec<Vec<Graph>>,
+}
+
+impl CudaRunner {
+    /// A runner with `live` weights, and graphs for these and for those in `others`.
+    pub(super) fn new(
+        (network, kv_cache): (Network, KvCache),
+        (live, others): (Lease, &Arenas),
+    ) -> model::error::Result<Self> {
+        let device = network.device().clone();
+        let room = network.room();
+        let table_len = room.max_context.div_ceil(kv_cache.shape().block_size);
+        let largest = StepShape {
+            num_tokens: room.num_tokens,
+            num_sequences: room.num_sequences,
+            num_decodes: room.num_sequences,
+            num_rows: room.num_rows,
+            table_len,
+            // Each has 64 rows, and a token at most 16: see `cuda::prefill_work`.
+            num_tiles: room.num_tokens.div_ceil(4) + room.num_sequences,
+        };
+        let stage = || {
+            Ok::<_, cuda::Error>(Stage {
+                inputs: device.pinned(largest.len())?,
+                drawing: Drawing::new(&device, room.num_rows)?,
+                done: None,
+            })
+        };
+        let mut runner = Self {
+            inputs: device.zeros(largest.len())?,
+            sampler: Sampler::new(&device, room.num_rows, room.logits_rows)?,
+            graphs: Graphs {
+                buckets: buckets(room.num_sequences),
+                table_len: table_len.min(GRAPH_TABLE_LEN),
+                by_arena: Vec::new(),
+            },
+            stages: [stage()?, stage()?],
+            next_stage: 0,
+            under_way: VecDeque::with_capacity(MAX_STEPS_IN_FLIGHT),
+            ordered: Ordered::default(),
+            device,
+            network,
+            kv_cache,
+            live,
+        };
+        runner.record(others)?;
+        Ok(runner)
+    }
+
+    /// Records the graphs of all arenas. What they compute meanwhile is of padding alone.
+    fn record(&mut self, others: &Arenas) -> model::error::Result<()> {
+        let standby = others.take();
+        self.graphs
+            .by_arena
+            .resize_with(others.num_arenas(), Vec::new);
+        self.record_live()?;
+        let Some(standby) = standby else {
+            return Ok(());
+        };
+        let live = std::mem::replace(&mut self.live, standby);
+        let recorded = self.record_live();
+        self.live = live;
+        recorded
+    }
+
+    fn record_live(&mut self) -> model::error::Result<()> {
+        let mut graphs = Vec::with_capacity(self.graphs.buckets.len());
+        for index in 0..self.graphs.buckets.len() {
+            let shape = self.graphs.shape(index);
+            // The first launch loads kernels and chooses products, which a recording must not.
+            let nothing = Step::default();
+            let stage = &mut self.stages[0];
+            nothing.fill(shape, stage.inputs.as_mut_slice()?);
+            stage.drawing.fill(&StepBatch::default(), shape.num_rows)?;
+            self.device
+                .send(&stage.inputs, shape.len(), &mut self.inputs)?;
+            self.sampler.send(&self.device, &stage.drawing)?;
+            self.compute(shape, 0)?;
+            self.device.synchronize()?;
+            let device = self.device.clone();
+            let mut problem = None;
+            let graph = device.record(|| {
+                problem = self.compute(shape, 0).err();
+                Ok(())
+            });
+            if let Some(problem) = problem {
+                return Err(problem);
+            }
+            graphs.push(graph?);
+        }
+        self.graphs.by_arena[self.live.index()] = graphs;
+        Ok(())
+    }
+
+    /// Everything between the copies.
+    fn compute(&mut self, shape: StepShape, num_edits: usize) -> model::error::Result<()> {
+        let (network, arena) = (&mut self.network, self.live.arena());
+        let inputs = shape.inputs(&self.device, &mut self.inputs, &self.sampler.drawn())?;
+        network.forward(arena, &mut self.kv_cache, &inputs)?;
+        self.sampler
+            .draw((network, arena), shape.num_rows, num_edits)
+    }
+
+    fn start(&mut self, batch: &StepBatch, stage_index: usize) -> model::error::Result<()> {
+        let heads = self.network.heads();
+        let logits_rows = self.network.room().logits_rows;
+        let word = |row| word_of(row, logits_rows);
+        self.ordered.fill(batch, heads, word);
+        let step = self.ordered.step(batch);
+        let own = step.shape(step.longest_table());
+        let bucket = self.graphs.bucket_of(&step, own);
+        let shape = match bucket {
+            Some(bucket) => self.graphs.shape(bucket),
+            None => StepShape {
+                num_tokens: padded(own.num_tokens, self.network.room().num_tokens),
+                num_rows: padded(own.num_rows, self.network.room().num_rows),
+                ..own
+            },
+        };
+        let stage = &mut self.stages[stage_index];
+        step.fill(shape, stage.inputs.as_mut_slice()?);
+        stage.drawing.fill(batch, shape.num_rows)?;
+        let num_edits = stage.drawing.num_edits();
+        self.device
+            .send(&stage.inputs, shape.len(), &mut self.inputs)?;
+        self.sampler.send(&self.device, &stage.drawing)?;
+        match bucket {
+            Some(bucket) if num_edits <= MAX_GRAPH_EDITS => {
+                self.graphs.by_arena[self.live.index()][bucket].launch()?;
+            }
+            _ => self.compute(shape, num_edits)?,
+        }
+        let stage = &mut self.stages[stage_index];
+        self.sampler.receive(&self.device, &mut stage.drawing)?;
+        stage.done = Some(self.device.mark()?);
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        stage_index: usize,
+        outcomes: &mut Vec<Option<Sampled>>,
+    ) -> model::error::Result<()> {
+        let stage = &mut self.stages[stage_index];
+        let done = stage.done.take().expect("a step that was submitted");
+        done.wait()?;
+        let logits_rows = self.network.room().logits_rows;
+        Ok(stage.drawing.outcomes(logits_rows, outcomes)?)
+    }
+}
+
+impl Graphs {
+    /// What the graphs of a bucket are recorded for.
+    fn shape(&self, bucket: usize) -> StepShape {
+        let size = self.buckets[bucket];
+        StepShape {
+            num_tokens: size,
+            num_sequences: size,
+            num_decodes: size,
+            num_rows: size,
+            table_len: self.table_len,
+            num_tiles: 0,
+        }
+    }
+
+    /// The bucket that holds a step, if it only decodes and wants logits of each token.
+    fn bucket_of(&self, step: &Step<'_>, shape: StepShape) -> Option<usize> {
+        let only_decodes = shape.num_decodes == shape.num_sequences;
+        let all_rows = step.rows.iter().copied().eq(0..shape.num_tokens as u32);
+        if !only_decodes || !all_rows || shape.table_len > self.table_len {
+            return None;
+        }
+        bucket_for(&self.buckets, shape.num_sequences)
+    }
+}
+
+impl Runner for CudaRunner {
+    fn max_steps_in_flight(&self) -> usize {
+        MAX_STEPS_IN_FLIGHT
+    }
+
+    fn submit(&mut self, batch: &StepBatch) -> Result<(), RunnerError> {
+        assert!(self.under_way.len() < MAX_STEPS_IN_FLIGHT, "a free stage");
+        let stage = self.next_stage;
+        self.start(batch, stage).map_err(failed)?;
+        self.next_stage = (stage + 1) % MAX_STEPS_IN_FLIGHT;
+        self.under_way.push_back(stage);
+        Ok(())
+    }
+
+    fn collect(&mut self, outcomes: &mut Vec<Option<Sampled>>) -> Result<(), RunnerError> {
+        let stage = self.under_way.pop_front();
+        let stage = stage.expect("a step that was submitted");
+        self.finish(stage, outcomes).map_err(failed)
+    }
+
+    fn install(&mut self, weights: StagedWeights) {
+        let staged = weights.0.downcast::<Staged>();
+        match *staged.expect("the loader that made the backend stages these") {
+            Staged::Arena(lease) => self.live = lease,
+            Staged::Host(weights) => {
+                let copied = self.live.arena_mut().copy_from(&self.device, &weights);
+                copied.expect("the arena has room for its own model");
+            }
+        }
+    }
+}
+
+impl Drop for CudaRunner {
+    /// Steps may be under way that copy to and from this host's memory.
+    fn drop(&mut self) {
+        if let Err(error) = self.device.synchronize() {
+            tracing::error!(%error, "the GPU did not finish");
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: model::ModelError) -> RunnerError {
+    RunnerError(error.to_string())
+}

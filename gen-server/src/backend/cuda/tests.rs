@@ -1,0 +1,312 @@
+//! The engine on a GPU (the software one where there is no other), on a tiny random model. What it says is judged
+//! by the CPU: rounding differs, so that nearly equal tokens may change places.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use cuda_emulator::Provided;
+use model::{
+    config::LlamaConfig,
+    random::{RandomModelSpec, random_model},
+};
+
+use crate::{
+    ServerConfig,
+    backend::{Backend, LoadError, fake::tiny_config, load},
+    config::{Device, Dtype, KvCacheDtype, KvCacheSize, Precision, WeightArenas},
+    engine::handle::{self, EngineHandle},
+    request::{EngineRequest, Event, PrefixCache, Sampling, Stopping, Task, TokenLogprobs},
+};
+
+/// The smallest that the kernels take.
+fn config() -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: 304,
+        hidden_size: 64,
+        intermediate_size: 96,
+        num_attention_heads: 3,
+        num_key_value_heads: 1,
+        head_dim: 64,
+        ..tiny_config()
+    }
+}
+
+fn write_model(dir: &Path, seed: u64) {
+    let spec = RandomModelSpec {
+        config: config(),
+        seed,
+        tokenizer_from: None,
+    };
+    random_model(&spec, dir).unwrap();
+}
+
+fn model() -> Option<(tempfile::TempDir, PathBuf)> {
+    if let Provided::Nothing(why) = cuda_emulator::load() {
+        eprintln!("SKIPPED, no GPU: {why}");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model");
+    write_model(&path, 1);
+    Some((dir, path))
+}
+
+fn on_gpu(path: &Path) -> ServerConfig {
+    let mut config = ServerConfig::for_model(path);
+    config.device = Device::Cuda;
+    config.precision = Precision::Float(Dtype::Bf16);
+    config.kv_cache = KvCacheSize::Blocks(10.try_into().unwrap());
+    config.block_size = 16;
+    config.max_num_seqs = 5;
+    config.max_num_batched_tokens = 24;
+    config
+}
+
+fn on_cpu(path: &Path) -> ServerConfig {
+    let mut config = on_gpu(path);
+    config.device = Device::Cpu;
+    config
+}
+
+fn start(backend: Backend) -> EngineHandle {
+    let setup = handle::EngineSetup {
+        runner: backend.runner,
+        limits: backend.limits,
+        max_context_tokens: backend.max_context_tokens,
+        weights: backend.weights,
+        max_num_commands: 64,
+    };
+    handle::start(setup).unwrap().0
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    let prompt = |length: u32| {
+        (0..length)
+            .map(|at| 6 + (at % 9 * 37 + length) % 250)
+            .collect()
+    };
+    [3, 17, 40, 9, 16, 33, 1].map(prompt).to_vec()
+}
+
+fn request(prompt: &[u32], task: Task, sampling: &Sampling) -> EngineRequest {
+    EngineRequest {
+        prompt_ids: prompt.to_vec(),
+        task,
+        sampling: Arc::new(sampling.clone()),
+        stopping: Arc::new(Stopping::default()),
+        num_candidates: Some(3),
+        priority: 0,
+        prefix_cache: PrefixCache::Use,
+        tokens_per_event: u32::MAX,
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Answer {
+    tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
+}
+
+fn ended(mut events: tokio::sync::mpsc::Receiver<Event>) -> Answer {
+    match events.blocking_recv() {
+        Some(Event::Finished(finished)) => Answer {
+            tokens: finished.tokens,
+            logprobs: finished.logprobs,
+        },
+        other => panic!("expected an end, found {other:?}"),
+    }
+}
+
+/// Answers to all prompts, asked at once.
+fn answers(engine: &EngineHandle, sampling: &Sampling, max_tokens: u32) -> Vec<Answer> {
+    let task = Task::Generate { max_tokens };
+    let prompts = prompts();
+    let asked = prompts.iter().map(|prompt| {
+        let request = request(prompt, task, sampling);
+        engine.submit(request).unwrap()
+    });
+    let asked: Vec<_> = asked.collect();
+    asked.into_iter().map(ended).collect()
+}
+
+/// What the CPU thinks of each token of these answers.
+fn judged(judge: &EngineHandle, answers: &[Answer]) -> Vec<Vec<TokenLogprobs>> {
+    let scored = answers.iter().zip(prompts()).map(|(answer, prompt)| {
+        let whole = [prompt.as_slice(), &answer.tokens].concat();
+        let from = prompt.len() as u32;
+        let request = request(&whole, Task::Score { from }, &Sampling::GREEDY);
+        ended(judge.submit(request).unwrap()).logprobs
+    });
+    scored.collect()
+}
+
+/// Log probabilities of two roundings to bf16: logits of this model are around 1, and differ in the third
+/// digit.
+const TOLERANCE: f32 = 0.02;
+
+/// Greedy answers in company, in chunks, preempted, a step ahead or speculated: each token is the CPU's best
+/// or as good as that, and its log probability is the CPU's.
+#[test]
+fn greedy_answers_are_what_the_cpu_says() {
+    let Some((_dir, path)) = model() else { return };
+    let judge = start(load(&on_cpu(&path)).unwrap());
+    for speculative_tokens in [0, 3] {
+        let mut config = on_gpu(&path);
+        config.speculative_tokens = speculative_tokens;
+        let engine = start(load(&config).unwrap());
+        let answers = answers(&engine, &Sampling::GREEDY, 20);
+        for (answer, judged) in answers.iter().zip(judged(&judge, &answers)) {
+            assert_eq!(answer.tokens.len(), 20);
+            for (own, cpu) in answer.logprobs.iter().zip(&judged) {
+                let best = cpu.candidates[0].1;
+                assert!(best - cpu.logprob < TOLERANCE, "{own:?} {cpu:?}");
+                assert!(
+                    (own.logprob - cpu.logprob).abs() < TOLERANCE,
+                    "{own:?} {cpu:?}"
+                );
+                assert_eq!((own.rank, own.candidates.len()), (1, 3), "{own:?}");
+            }
+        }
+        let load = engine.gauges().load();
+        assert!(load.num_preemptions_total > 0, "the test means to preempt");
+    }
+}
+
+/// Scores of prompts are the CPU's, more rows than fit into one piece of logits included.
+#[test]
+fn scores_are_what_the_cpu_says() {
+    let Some((_dir, path)) = model() else { return };
+    let mut config = on_gpu(&path);
+    config.kv_cache = KvCacheSize::Blocks(64.try_into().unwrap());
+    let (judge, engine) = (
+        start(load(&on_cpu(&path)).unwrap()),
+        start(load(&config).unwrap()),
+    );
+    for prompt in prompts().iter().filter(|prompt| prompt.len() > 1) {
+        let score = |engine: &EngineHandle| {
+            let request = request(prompt, Task::Score { from: 1 }, &Sampling::GREEDY);
+            ended(engine.submit(request).unwrap()).logprobs
+        };
+        let (cpu, gpu) = (score(&judge), score(&engine));
+        assert_eq!(cpu.len(), gpu.len());
+        for (cpu, gpu) in cpu.iter().zip(&gpu) {
+            assert!(
+                (cpu.logprob - gpu.logprob).abs() < TOLERANCE,
+                "{cpu:?} {gpu:?}"
+            );
+        }
+    }
+}
+
+/// What is asked of a draw is done on the GPU as well: penalties, biases, tokens that may not come yet.
+#[test]
+fn draws_obey_their_parameters() {
+    let Some((_dir, path)) = model() else { return };
+    let engine = start(load(&on_gpu(&path)).unwrap());
+    let sampling = Sampling {
+        temperature: 1.0,
+        top_p: 0.95,
+        top_k: 50,
+        repetition_penalty: 1.2,
+        presence_penalty: 0.5,
+        logit_bias: vec![(7, f32::NEG_INFINITY), (8, -100.0)],
+        seed: 5,
+        ..Sampling::GREEDY
+    };
+    let first = answers(&engine, &sampling, 12);
+    assert_eq!(
+        answers(&engine, &sampling, 12)[0].tokens[0],
+        first[0].tokens[0]
+    );
+    for answer in &first {
+        assert!(
+            answer.tokens.iter().all(|token| ![7, 8].contains(token)),
+            "{answer:?}"
+        );
+    }
+    // The bias makes the stop token the best, and it may not come before the fifth.
+    let mut request = request(
+        &prompts()[1],
+        Task::Generate { max_tokens: 12 },
+        &Sampling {
+            logit_bias: vec![(1, 50.0)],
+            ..Sampling::GREEDY
+        },
+    );
+    request.stopping = Arc::new(Stopping {
+        token_ids: vec![1],
+        min_tokens: 4,
+    });
+    let answer = ended(engine.submit(request).unwrap());
+    assert_eq!(answer.tokens.len(), 5, "{answer:?}");
+    assert_eq!(answer.tokens[4], 1);
+    assert!(!answer.tokens[..4].contains(&1));
+}
+
+/// Swapped-in weights answer exactly as a server that was started with them, whether they waited on the GPU or
+/// on the host, and with either kind of cache.
+#[test]
+fn swapped_weights_answer_as_if_started_with_them() {
+    let Some((dir, path)) = model() else { return };
+    let other = dir.path().join("epoch_2");
+    write_model(&other, 2);
+    for (arenas, kv) in [
+        (WeightArenas::Two, KvCacheDtype::Bf16),
+        (WeightArenas::One, KvCacheDtype::Fp8),
+    ] {
+        let configured = |path: &Path| {
+            let mut config = on_gpu(path);
+            config.gpu.weight_arenas = arenas;
+            config.gpu.kv_cache_dtype = kv;
+            config
+        };
+        let ask = |engine: &EngineHandle| answers(engine, &Sampling::GREEDY, 8);
+        let fresh = ask(&start(load(&configured(&other)).unwrap()));
+        let backend = load(&configured(&path)).unwrap();
+        let loader = Arc::clone(&backend.loader);
+        let engine = start(backend);
+        let first = ask(&engine);
+        assert_ne!(first, fresh);
+        for (folder, expected) in [(&other, &fresh), (&path, &first), (&other, &fresh)] {
+            let loaded = loader.load(folder, None).unwrap();
+            let swap = engine.swap(loaded.weights, loaded.digest, "x".to_owned());
+            swap.unwrap().blocking_recv().unwrap();
+            assert_eq!(ask(&engine), *expected);
+        }
+    }
+}
+
+/// A checkpoint that is not right is refused, and the arena is free for the next one.
+#[test]
+fn wrong_checkpoints_are_refused() {
+    let Some((dir, path)) = model() else { return };
+    let loader = load(&on_gpu(&path)).unwrap().loader;
+    let other = dir.path().join("epoch_2");
+    write_model(&other, 2);
+    let weights = other.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    for _ in 0..3 {
+        fs::write(&weights, &bytes[..bytes.len() - 8]).unwrap();
+        let error = loader.load(&other, None).unwrap_err();
+        assert!(matches!(error, LoadError::Unusable(_)), "{error:?}");
+        fs::write(&weights, &bytes).unwrap();
+        drop(loader.load(&other, None).unwrap());
+    }
+}
+
+/// What does not fit into the share of the memory is said before anything is loaded.
+#[test]
+fn too_little_memory_is_an_error_with_figures() {
+    let Some((_dir, path)) = model() else { return };
+    let mut config = on_gpu(&path);
+    config.kv_cache = KvCacheSize::Auto;
+    config.gpu.memory_utilization = 0.001;
+    let error = load(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("--gpu-memory-utilization 0.001 of 8.0 GiB"),
+        "{error}"
+    );
+}

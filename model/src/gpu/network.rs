@@ -1,0 +1,351 @@
+//! The forward pass on a GPU. Prefill, a chunk of it and decode are the same call; all memory was taken at the
+//! start, so that a pass can be recorded as a graph.
+//!
+//! The residual stream is f32; what is multiplied is bf16, sums are f32. The projections that end a block
+//! add straight into the residual stream.
+//!
+//! Shape letters: T tokens of the step, R rows that logits are wanted for, H query heads, G key and value
+//! heads, D head dimension, C hidden, F inner width of the MLP, V vocabulary.
+
+use std::ops::Range;
+
+use cuda::{
+    Cache, CacheElement, CudaSlice, CudaView, CudaViewMut, Device, Heads, PagedCache, PagedQueries,
+    Positions, Sum,
+};
+use half::bf16;
+
+use super::arena::{Arena, Layer};
+use super::inputs::{Inputs, Step, StepShape};
+use super::kv_cache::{KvCache, KvLayer};
+use crate::config::LlamaConfig;
+use crate::error::Result;
+use crate::llama::rope_table;
+
+/// The memory between the kernels, for one stream.
+#[derive(Debug)]
+pub struct Network {
+    device: Device,
+    config: LlamaConfig,
+    room: Room,
+    /// `[T, C]`
+    residual: CudaSlice<f32>,
+    /// `[R, C]`: the residual stream of the rows that logits are wanted for.
+    last: CudaSlice<f32>,
+    /// `[T, C]`
+    normed: CudaSlice<bf16>,
+    /// `[T, (H + 2 G) * D]`
+    qkv: CudaSlice<bf16>,
+    /// `[T, H * D]`
+    attended: CudaSlice<bf16>,
+    /// `[T, 2 F]`
+    gate_up: CudaSlice<bf16>,
+    /// `[T, F]`
+    activated: CudaSlice<bf16>,
+    /// `[logits_rows, V]`
+    logits: CudaSlice<f32>,
+    /// `[max_context, D / 2]`
+    cosines: CudaSlice<f32>,
+    sines: CudaSlice<f32>,
+    /// Of attention whose keys are split.
+    scratch: CudaSlice<f32>,
+}
+
+/// The largest step that there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub num_tokens: usize,
+    pub num_sequences: usize,
+    pub num_rows: usize,
+    /// Rows whose logits are held at once.
+    pub logits_rows: usize,
+    /// Positions are below this.
+    pub max_context: usize,
+}
+
+impl Room {
+    /// Bytes that a [`Network`] takes.
+    pub fn num_bytes(&self, config: &LlamaConfig) -> usize {
+        let (tokens, rows) = (self.num_tokens, self.num_rows);
+        let (hidden, query) = (config.hidden_size, config.query_size());
+        let bf16s = hidden + (query + 2 * config.kv_size()) + query + 3 * config.intermediate_size;
+        let for_tokens = tokens * (4 * hidden + 2 * bf16s);
+        let for_rows = rows * 4 * hidden + 4 * self.logits_rows * config.vocab_size;
+        let rope = 4 * self.max_context * config.head_dim;
+        for_tokens + for_rows + rope
+    }
+}
+
+impl Network {
+    /// Takes the memory for steps that fit into `room`.
+    pub fn new(device: &Device, config: &LlamaConfig, room: Room) -> Result<Self> {
+        let (tokens, rows) = (room.num_tokens, room.num_rows);
+        let (hidden, query) = (config.hidden_size, config.query_size());
+        let rope = rope_table(config, room.max_context);
+        Ok(Self {
+            residual: device.zeros(tokens * hidden)?,
+            last: device.zeros(rows * hidden)?,
+            normed: device.zeros(tokens.max(rows) * hidden)?,
+            qkv: device.zeros(tokens * (query + 2 * config.kv_size()))?,
+            attended: device.zeros(tokens * query)?,
+            gate_up: device.zeros(tokens.max(rows) * 2 * config.intermediate_size)?,
+            activated: device.zeros(tokens.max(rows) * config.intermediate_size)?,
+            logits: device.zeros(room.logits_rows * config.vocab_size)?,
+            cosines: device.upload(rope.cosines())?,
+            sines: device.upload(rope.sines())?,
+            scratch: device.zeros(scratch_len(device, config, room.num_sequences)?)?,
+            device: device.clone(),
+            config: config.clone(),
+            room,
+        })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    pub fn heads(&self) -> Heads {
+        heads(&self.config)
+    }
+
+    /// Runs a step whose inputs are on the GPU: writes its keys and values, and keeps the residual stream of
+    /// the wanted rows for [`Self::logits`].
+    pub fn forward(
+        &mut self,
+        arena: &Arena,
+        kv_cache: &mut KvCache,
+        inputs: &Inputs<'_>,
+    ) -> Result<()> {
+        let hidden = self.config.hidden_size;
+        let num_tokens = inputs.token_ids.len();
+        let (embed, ids) = (arena.embed(), &inputs.token_ids);
+        let mut x = self.residual.slice_mut(..num_tokens * hidden);
+        cuda::embedding(&self.device, &embed, ids, &mut x, hidden)?;
+        for index in 0..self.config.num_hidden_layers {
+            let layer = arena.layer(index);
+            self.attend(&layer, kv_cache, (index, inputs))?;
+            self.feed_forward(&layer, num_tokens)?;
+        }
+        let x = self.residual.slice(..num_tokens * hidden);
+        let mut last = self.last.slice_mut(..inputs.rows.len() * hidden);
+        cuda::gather_rows(&self.device, &x, &inputs.rows, &mut last, hidden)?;
+        Ok(())
+    }
+
+    /// Runs a small step by itself and brings the logits of its rows back. `[R, V]`
+    pub fn logits_of(
+        &mut self,
+        arena: &Arena,
+        kv_cache: &mut KvCache,
+        step: &Step<'_>,
+    ) -> Result<Vec<f32>> {
+        let device = self.device.clone();
+        let shape = step.shape(step.longest_table());
+        let mut array = vec![0; shape.len()];
+        step.fill(shape, &mut array);
+        let mut array = device.upload(&array)?;
+        let nothing_before = device.zeros(0)?;
+        let inputs = shape.inputs(&device, &mut array, &nothing_before.as_view())?;
+        self.forward(arena, kv_cache, &inputs)?;
+        let logits = self.logits(arena, 0..shape.num_rows)?;
+        Ok(device.download(&logits)?)
+    }
+
+    /// Logits of some of the rows of the step that ran last. `[rows, V]`
+    pub fn logits(&mut self, arena: &Arena, rows: Range<usize>) -> Result<CudaViewMut<'_, f32>> {
+        let hidden = self.config.hidden_size;
+        let num_values = rows.len() * hidden;
+        let last = self.last.slice(rows.start * hidden..rows.end * hidden);
+        let mut normed = self.normed.slice_mut(..num_values);
+        let eps = self.config.rms_norm_eps as f32;
+        cuda::rms_norm(&self.device, &last, &arena.norm(), &mut normed, eps)?;
+        let normed = self.normed.slice(..num_values);
+        let num_logits = rows.len() * self.config.vocab_size;
+        let mut logits = self.logits.slice_mut(..num_logits);
+        let to = (&mut logits, Sum::Overwrite);
+        self.device.linear(&normed, &arena.head(), to, hidden)?;
+        Ok(self.logits.slice_mut(..num_logits))
+    }
+
+    /// `x += attention(norm(x)) · oᵀ`
+    fn attend(
+        &mut self,
+        layer: &Layer<'_>,
+        kv_cache: &mut KvCache,
+        (index, inputs): (usize, &Inputs<'_>),
+    ) -> Result<()> {
+        let num_tokens = inputs.token_ids.len();
+        let (hidden, query) = (self.config.hidden_size, self.config.query_size());
+        self.normalize(&layer.input_norm, num_tokens)?;
+        let width = query + 2 * self.config.kv_size();
+        let normed = self.normed.slice(..num_tokens * hidden);
+        let mut qkv = self.qkv.slice_mut(..num_tokens * width);
+        let to = (&mut qkv, Sum::Overwrite);
+        self.device.linear(&normed, &layer.qkv, to, hidden)?;
+        let block_size = kv_cache.shape().block_size;
+        match kv_cache.layer_mut(index) {
+            KvLayer::Bf16 { keys, values } => {
+                self.attend_cached((keys, values), block_size, inputs)?;
+            }
+            KvLayer::E4m3 { keys, values } => {
+                self.attend_cached((keys, values), block_size, inputs)?;
+            }
+        }
+        let attended = self.attended.slice(..num_tokens * query);
+        let mut x = self.residual.slice_mut(..num_tokens * hidden);
+        self.device
+            .linear(&attended, &layer.o, (&mut x, Sum::Add), query)?;
+        Ok(())
+    }
+
+    /// From q, k and v to what attention makes of them, by way of the cache.
+    fn attend_cached<E: CacheElement>(
+        &mut self,
+        (keys, values): (&mut CudaSlice<E>, &mut CudaSlice<E>),
+        block_size: usize,
+        inputs: &Inputs<'_>,
+    ) -> Result<()> {
+        let config = &self.config;
+        let num_tokens = inputs.token_ids.len();
+        let heads = heads(config);
+        let width = config.query_size() + 2 * config.kv_size();
+        let mut qkv = self.qkv.slice_mut(..num_tokens * width);
+        let at = Positions {
+            positions: &inputs.positions,
+            slots: &inputs.slots,
+            cosines: &self.cosines.as_view(),
+            sines: &self.sines.as_view(),
+        };
+        let cache = Cache {
+            keys: &mut keys.as_view_mut(),
+            values: &mut values.as_view_mut(),
+            block_size,
+            scales: [1.0, 1.0],
+        };
+        cuda::rope_kv(&self.device, &mut qkv, &at, cache, heads)?;
+        let cache = PagedCache {
+            keys: &keys.as_view(),
+            values: &values.as_view(),
+            block_size,
+            scales: [1.0, 1.0],
+        };
+        self.attend_decodes(cache, inputs)?;
+        self.attend_chunks(cache, inputs)
+    }
+
+    fn attend_decodes<E: CacheElement>(
+        &mut self,
+        cache: PagedCache<'_, E>,
+        inputs: &Inputs<'_>,
+    ) -> Result<()> {
+        let StepShape {
+            num_decodes: count,
+            table_len,
+            ..
+        } = inputs.shape;
+        if count == 0 {
+            return Ok(());
+        }
+        let heads = heads(&self.config);
+        let width = self.config.query_size() + 2 * self.config.kv_size();
+        let queries = PagedQueries {
+            query: &self.qkv.slice(..count * width),
+            stride: width,
+            query_start: &inputs.query_starts.slice(..=count),
+            context_len: &inputs.context_lens.slice(..count),
+            block_tables: &inputs.block_tables.slice(..count * table_len),
+        };
+        let mut out = self.attended.slice_mut(..count * self.config.query_size());
+        let to = (&mut out, &mut self.scratch.as_view_mut());
+        Ok(cuda::paged_decode(&self.device, queries, cache, heads, to)?)
+    }
+
+    fn attend_chunks<E: CacheElement>(
+        &mut self,
+        cache: PagedCache<'_, E>,
+        inputs: &Inputs<'_>,
+    ) -> Result<()> {
+        if inputs.tiles.is_empty() {
+            return Ok(());
+        }
+        let StepShape {
+            num_tokens,
+            num_decodes: first,
+            table_len,
+            ..
+        } = inputs.shape;
+        let heads = heads(&self.config);
+        let width = self.config.query_size() + 2 * self.config.kv_size();
+        let queries = PagedQueries {
+            query: &self.qkv.slice(..num_tokens * width),
+            stride: width,
+            query_start: &inputs.query_starts.slice(first..),
+            context_len: &inputs.context_lens.slice(first..),
+            block_tables: &inputs.block_tables.slice(first * table_len..),
+        };
+        let mut out = self
+            .attended
+            .slice_mut(..num_tokens * self.config.query_size());
+        let to = (&inputs.tiles, &mut out);
+        Ok(cuda::paged_prefill(
+            &self.device,
+            queries,
+            cache,
+            heads,
+            to,
+        )?)
+    }
+
+    /// `x += mlp(norm(x))`
+    fn feed_forward(&mut self, layer: &Layer<'_>, num_tokens: usize) -> Result<()> {
+        let (hidden, mlp) = (self.config.hidden_size, self.config.intermediate_size);
+        self.normalize(&layer.post_norm, num_tokens)?;
+        let normed = self.normed.slice(..num_tokens * hidden);
+        let mut gate_up = self.gate_up.slice_mut(..num_tokens * 2 * mlp);
+        let to = (&mut gate_up, Sum::Overwrite);
+        self.device.linear(&normed, &layer.gate_up, to, hidden)?;
+        let gate_up = self.gate_up.slice(..num_tokens * 2 * mlp);
+        let mut activated = self.activated.slice_mut(..num_tokens * mlp);
+        cuda::swiglu(&self.device, &gate_up, &mut activated, mlp)?;
+        let activated = self.activated.slice(..num_tokens * mlp);
+        let mut x = self.residual.slice_mut(..num_tokens * hidden);
+        self.device
+            .linear(&activated, &layer.down, (&mut x, Sum::Add), mlp)?;
+        Ok(())
+    }
+
+    /// The residual stream through RMSNorm, ready to be multiplied.
+    fn normalize(&mut self, weight: &CudaView<'_, f32>, num_tokens: usize) -> Result<()> {
+        let num_values = num_tokens * self.config.hidden_size;
+        let x = self.residual.slice(..num_values);
+        let mut normed = self.normed.slice_mut(..num_values);
+        let eps = self.config.rms_norm_eps as f32;
+        Ok(cuda::rms_norm(&self.device, &x, weight, &mut normed, eps)?)
+    }
+}
+
+fn heads(config: &LlamaConfig) -> Heads {
+    Heads {
+        num_heads: config.num_attention_heads,
+        num_groups: config.num_key_value_heads,
+        head_dim: config.head_dim,
+    }
+}
+
+/// Enough for steps of any number of decoding sequences up to `most`.
+fn scratch_len(device: &Device, config: &LlamaConfig, most: usize) -> Result<usize> {
+    let mut largest = 0;
+    for count in 1..=most {
+        let len = cuda::paged_decode_scratch_len(device, count, count, heads(config))?;
+        largest = largest.max(len);
+    }
+    Ok(largest)
+}
