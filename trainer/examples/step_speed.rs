@@ -16,6 +16,7 @@ use trainer::init::random_weights;
 use trainer::optimizer::Optimizer;
 use trainer::pack::MicroBatch;
 use trainer::schedule::{Schedule, ScheduleKind};
+use trainer::train::engine::{StepGoal, Update};
 use trainer::train::lanes::Lanes;
 
 const SEGMENT: u32 = 256;
@@ -61,12 +62,19 @@ fn step(
     lanes: &mut Lanes,
 ) -> anyhow::Result<[Duration; 3]> {
     let num_labels: usize = batches.iter().map(MicroBatch::num_labels).sum();
-    let goal = (0, 1.0 / num_labels as f32);
+    let goal = StepGoal {
+        steps: 0,
+        grad_scale: 1.0 / num_labels as f32,
+    };
     let start = Instant::now();
-    let (_, gradients) = lanes.forward_backward(network, batches, goal, &mut Group::Single)?;
+    lanes.forward_backward(network, batches, goal, &mut Group::Single)?;
     let middle = Instant::now();
-    let norm = gradients.global_norm();
-    optimizer.step(&network.parameters, gradients, (1e-4, norm))?;
+    let update = Update {
+        number: 1,
+        lr: 1e-4,
+        grad_norm: lanes.gradients().global_norm(),
+    };
+    optimizer.step(&network.parameters, lanes.gradients(), &update)?;
     let end = Instant::now();
     Ok([middle - start, end - middle, end - start])
 }

@@ -6,7 +6,8 @@ use model::config::LlamaConfig;
 use model::weights::{TensorSpec, tensor_specs};
 
 use crate::config::{BaseFormat, Checkpointing, Method, MomentsDtype, Precision, SaveDtype};
-use crate::forward::{activation_bytes, layer_activation_bytes};
+use crate::forward::{NetworkOptions, activation_bytes, layer_activation_bytes};
+use crate::gpu::gpu_budget;
 use crate::lora::LoraTarget;
 use crate::pack::MicroBatch;
 use crate::train::lanes::lanes_per_process;
@@ -24,6 +25,8 @@ pub struct Shape<'a> {
     pub max_positions: usize,
     /// Micro-batches that are computed at the same time, at most.
     pub lanes_at_once: usize,
+    /// On a GPU: the tokens of the largest micro-batch that there is to be room for.
+    pub gpu_tokens: Option<usize>,
 }
 
 /// The size of the largest micro-batch.
@@ -66,6 +69,16 @@ pub struct Budget {
 impl Budget {
     /// `trained` and `evaluated`: the largest micro-batches of steps and of validation.
     pub fn new(shape: &Shape<'_>, trained: Largest, evaluated: Largest) -> Self {
+        if let Some(num_tokens) = shape.gpu_tokens {
+            let options = NetworkOptions {
+                method: shape.method.clone(),
+                precision: shape.precision,
+                checkpointing: shape.checkpointing,
+                max_positions: shape.max_positions,
+                ..NetworkOptions::default()
+            };
+            return gpu_budget(shape.config, &options, shape.moments, num_tokens);
+        }
         let specs = tensor_specs(shape.config);
         let num_parameters = specs.iter().map(TensorSpec::num_elements).sum();
         let mut budget = Self {

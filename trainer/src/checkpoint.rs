@@ -17,9 +17,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
-use half::bf16;
-use kernels::Moments;
-use kernels::tensor::{View, bf16_view, f32_view};
+use kernels::tensor::{bf16_view, f32_view};
+use kernels::{Moments, MomentsFormat, Quantized};
 use model::manifest::{self, Manifest, file_sha256, verify_folder};
 use model::save::{sync_folder, write_checkpoint, write_synced};
 use serde::{Deserialize, Serialize};
@@ -27,13 +26,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Method, SaveDtype, TrainingConfig};
 use crate::error::{Result, TrainError};
 use crate::folders::{CheckpointName, discard};
-use crate::forward::Network;
 use crate::lora::peft::write_adapter;
 use crate::resume::may_pass;
-use crate::state_file::{Array, ArrayMut, Named, write_arrays};
+use crate::state_file::{Array, ArrayMut, ArrayType, ArrayWriter, Header};
 use crate::train::TrainState;
+use crate::train::engine::{Engine, ParameterSpec};
 use crate::train::position::Position;
-use crate::weights::Parameter;
+use crate::weights::Slot;
 
 /// The adapters of a LoRA run, below its checkpoint.
 pub const ADAPTER_FOLDER: &str = "adapter";
@@ -55,7 +54,6 @@ pub struct SavedCheckpoint {
 pub struct SavedState {
     pub format_version: u32,
     pub config: TrainingConfig,
-    pub num_updates: u64,
     pub position: Position,
 }
 
@@ -70,7 +68,7 @@ pub fn save(
 ) -> Result<SavedCheckpoint> {
     let beside = out.join(format!(".{name}.tmp-{}", std::process::id()));
     let write = || {
-        write_model(&beside, tokenizer_source, config.save_dtype, &state.network)?;
+        write_model(&beside, tokenizer_source, config.save_dtype, &*state.engine)?;
         write_state(&beside.join(STATE_FOLDER), config, state)?;
         Manifest::write(&beside)?;
         sync_folder(&beside)?;
@@ -98,10 +96,10 @@ pub fn save_model(
     out: &Path,
     tokenizer_source: &Path,
     dtype: SaveDtype,
-    network: &Network,
+    engine: &dyn Engine,
 ) -> Result<SavedCheckpoint> {
     let beside = out.join(format!(".model.tmp-{}", std::process::id()));
-    write_model(&beside, tokenizer_source, dtype, network)?;
+    write_model(&beside, tokenizer_source, dtype, engine)?;
     Manifest::write(&beside)?;
     let manifest_sha256 = file_sha256(&beside.join(manifest::FILE_NAME))?;
     sync_folder(&beside)?;
@@ -177,60 +175,57 @@ fn write_model(
     dir: &Path,
     tokenizer_source: &Path,
     dtype: SaveDtype,
-    network: &Network,
+    engine: &dyn Engine,
 ) -> Result<()> {
     remove_folder(dir)?;
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
-    let mut config = network.config.clone();
+    let mut config = engine.config().clone();
     config.dtype = dtype.stored();
-    let mut weights = network.weights.in_order().into_iter();
+    let mut numbers = 0..;
     write_checkpoint(dir, &config, Some(tokenizer_source), |_, values| {
-        let weight = weights.next().expect("one weight per spec");
-        *values = weight.merged()?;
+        let number = numbers.next().expect("an endless range");
+        *values = engine.merged(number)?;
         Ok::<(), TrainError>(())
     })?;
-    if let Method::Lora(lora) = &network.method {
-        write_adapter(
-            &dir.join(ADAPTER_FOLDER),
-            lora,
-            &network.parameters,
-            tokenizer_source,
-        )?;
+    if let Method::Lora(lora) = engine.method() {
+        write_adapter(&dir.join(ADAPTER_FOLDER), lora, engine, tokenizer_source)?;
     }
     Ok(())
 }
 
 /// Whether the model's own files lack bits of a parameter: they round it, or have only what became of
 /// it by merging.
-pub(crate) fn is_in_state(parameter: &Parameter, config: &TrainingConfig) -> bool {
-    config.method != Method::Full || parameter.values.dtype() != config.save_dtype.dtype()
+pub(crate) fn is_in_state(parameter: &ParameterSpec, config: &TrainingConfig) -> bool {
+    config.method != Method::Full || parameter.dtype != config.save_dtype.dtype()
 }
 
 /// Moments and, where the folder's weights are not all of them, the parameters: a resumed run has
 /// every bit that an uninterrupted one has.
 fn write_state(dir: &Path, config: &TrainingConfig, state: &TrainState) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
-    let parameters = &state.network.parameters;
-    let views = parameters
-        .iter()
-        .map(|parameter| ParameterView::new(&parameter.values))
-        .collect::<Result<Vec<_>>>()?;
-    let mut arrays = Vec::new();
-    for ((parameter, moments), view) in parameters.iter().zip(&state.optimizer.moments).zip(&views)
-    {
-        arrays.extend(moment_arrays(&parameter.name, moments));
+    let parameters = state.engine.parameters();
+    let format = config.optimizer.moments.format();
+    let mut headers = Vec::new();
+    for parameter in &parameters {
+        headers.extend(moment_headers(parameter, format));
         if is_in_state(parameter, config) {
-            arrays.push(Named::flat(
-                format!("weight.{}", parameter.name),
-                view.array(),
-            ));
+            headers.push(weight_header(parameter));
         }
     }
-    write_arrays(&dir.join(ARRAYS_FILE), &arrays)?;
+    let path = dir.join(ARRAYS_FILE);
+    let mut writer = ArrayWriter::create(&path, &headers)?;
+    for (number, parameter) in parameters.iter().enumerate() {
+        for values in moment_arrays(state.engine.moments(Slot(number))?.as_ref()) {
+            writer.write(values)?;
+        }
+        if is_in_state(parameter, config) {
+            write_tensor(&mut writer, &state.engine.values(Slot(number))?)?;
+        }
+    }
+    writer.finish()?;
     let saved = SavedState {
         format_version: STATE_FORMAT_VERSION,
         config: config.clone(),
-        num_updates: state.optimizer.num_updates,
         position: state.position.clone(),
     };
     let path = dir.join(STATE_FILE);
@@ -240,70 +235,83 @@ fn write_state(dir: &Path, config: &TrainingConfig, state: &TrainState) -> Resul
     Ok(sync_folder(dir)?)
 }
 
-/// The arrays of one parameter's moments.
-fn moment_arrays<'a>(name: &str, moments: &'a Moments) -> Vec<Named<'a>> {
-    let named = |part: &str, values| Named::flat(format!("{part}.{name}"), values);
+/// Names of the arrays of a parameter's moments and what they hold, in the order of [`moment_arrays`].
+pub(crate) fn moment_headers(parameter: &ParameterSpec, format: MomentsFormat) -> Vec<Header> {
+    let count = parameter.num_elements();
+    let both = |dtype| vec![("first", dtype, count), ("second", dtype, count)];
+    let parts = match format {
+        MomentsFormat::F32 => both(ArrayType::F32),
+        MomentsFormat::Bf16 => both(ArrayType::Bf16),
+        MomentsFormat::Int8 => {
+            let num_scales = Quantized::num_scales(count);
+            vec![
+                ("first", ArrayType::U8, count),
+                ("first_scales", ArrayType::F32, num_scales),
+                ("second", ArrayType::U8, count),
+                ("second_scales", ArrayType::F32, num_scales),
+            ]
+        }
+    };
+    let parts = parts.into_iter();
+    parts
+        .map(|(part, dtype, len)| Header {
+            name: format!("{part}.{}", parameter.name),
+            dtype,
+            shape: vec![len],
+        })
+        .collect()
+}
+
+fn moment_arrays(moments: &Moments) -> Vec<Array<'_>> {
     match moments {
-        Moments::F32 { first, second } => vec![
-            named("first", Array::F32(first)),
-            named("second", Array::F32(second)),
-        ],
-        Moments::Bf16 { first, second } => vec![
-            named("first", Array::Bf16(first)),
-            named("second", Array::Bf16(second)),
-        ],
+        Moments::F32 { first, second } => vec![Array::F32(first), Array::F32(second)],
+        Moments::Bf16 { first, second } => vec![Array::Bf16(first), Array::Bf16(second)],
         Moments::Int8 { first, second } => vec![
-            named("first", Array::U8(&first.codes)),
-            named("first_scales", Array::F32(&first.scales)),
-            named("second", Array::U8(&second.codes)),
-            named("second_scales", Array::F32(&second.scales)),
+            Array::U8(&first.codes),
+            Array::F32(&first.scales),
+            Array::U8(&second.codes),
+            Array::F32(&second.scales),
         ],
     }
 }
 
 /// As [`moment_arrays`], to be read into.
-pub(crate) fn moment_arrays_mut<'a>(
-    name: &str,
-    moments: &'a mut Moments,
-) -> Vec<(String, ArrayMut<'a>)> {
-    let named = |part: &str, values| (format!("{part}.{name}"), values);
+pub(crate) fn moment_arrays_mut(moments: &mut Moments) -> Vec<ArrayMut<'_>> {
     match moments {
-        Moments::F32 { first, second } => vec![
-            named("first", ArrayMut::F32(first)),
-            named("second", ArrayMut::F32(second)),
-        ],
-        Moments::Bf16 { first, second } => vec![
-            named("first", ArrayMut::Bf16(first)),
-            named("second", ArrayMut::Bf16(second)),
-        ],
+        Moments::F32 { first, second } => vec![ArrayMut::F32(first), ArrayMut::F32(second)],
+        Moments::Bf16 { first, second } => vec![ArrayMut::Bf16(first), ArrayMut::Bf16(second)],
         Moments::Int8 { first, second } => vec![
-            named("first", ArrayMut::U8(&mut first.codes)),
-            named("first_scales", ArrayMut::F32(&mut first.scales)),
-            named("second", ArrayMut::U8(&mut second.codes)),
-            named("second_scales", ArrayMut::F32(&mut second.scales)),
+            ArrayMut::U8(&mut first.codes),
+            ArrayMut::F32(&mut first.scales),
+            ArrayMut::U8(&mut second.codes),
+            ArrayMut::F32(&mut second.scales),
         ],
     }
 }
 
-/// A parameter's values, borrowed.
-pub(crate) enum ParameterView<'a> {
-    F32(View<'a, f32>),
-    Bf16(View<'a, bf16>),
+/// The array of a parameter's values, flat.
+pub(crate) fn weight_header(parameter: &ParameterSpec) -> Header {
+    Header {
+        name: format!("weight.{}", parameter.name),
+        dtype: array_type(parameter),
+        shape: vec![parameter.num_elements()],
+    }
 }
 
-impl<'a> ParameterView<'a> {
-    pub(crate) fn new(values: &'a Tensor) -> Result<Self> {
-        Ok(match values.dtype() {
-            DType::BF16 => Self::Bf16(bf16_view("save", "weight", values)?),
-            _ => Self::F32(f32_view("save", "weight", values)?),
-        })
+/// What a parameter's values are stored as.
+pub(crate) fn array_type(parameter: &ParameterSpec) -> ArrayType {
+    match parameter.dtype {
+        DType::BF16 => ArrayType::Bf16,
+        _ => ArrayType::F32,
     }
+}
 
-    pub(crate) fn array(&self) -> Array<'_> {
-        match self {
-            Self::F32(values) => Array::F32(values),
-            Self::Bf16(values) => Array::Bf16(values),
-        }
+/// Writes a tensor as the next array.
+pub(crate) fn write_tensor(writer: &mut ArrayWriter<'_>, values: &Tensor) -> Result<()> {
+    if values.dtype() == DType::BF16 {
+        writer.write(Array::Bf16(&bf16_view("save", "values", values)?))
+    } else {
+        writer.write(Array::F32(&f32_view("save", "values", values)?))
     }
 }
 

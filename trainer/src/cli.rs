@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod data_args;
+pub mod device_args;
 pub mod group_args;
 pub mod log_args;
 pub mod loop_args;

@@ -63,6 +63,17 @@ pub enum Method {
     Lora(LoraConfig),
 }
 
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// All cores.
+    #[default]
+    Cpu,
+    /// One NVIDIA GPU.
+    Cuda,
+}
+
 /// How frozen weights lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -71,6 +82,17 @@ pub enum BaseFormat {
     Bf16,
     /// 8 bits with a scale for each group of inputs; embedding and head in bf16.
     Int8,
+}
+
+impl BaseFormat {
+    /// As its flag has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
 }
 
 /// What trained weights are stored in, and what products round their factors to. Sums, activations
@@ -207,6 +229,9 @@ pub struct TrainingConfig {
     pub epochs: u32,
     pub window: Window,
     pub max_tokens_per_micro_batch: usize,
+    /// Sums have another order on another device.
+    #[serde(default)]
+    pub device: DeviceKind,
     /// Of all processes together: sums, packing and dropout follow from it, so a run goes on with a
     /// number of processes that gives the same.
     pub num_lanes: usize,
@@ -218,6 +243,14 @@ pub struct TrainingConfig {
     pub save_dtype: SaveDtype,
     pub seed: u64,
     pub spike_guard: Option<SpikeGuard>,
+}
+
+impl TrainingConfig {
+    /// Tokens of the largest micro-batch that may come: a single example may be longer than what is
+    /// packed.
+    pub fn largest_micro_batch(&self) -> usize {
+        self.max_tokens_per_micro_batch.max(self.max_length)
+    }
 }
 
 /// The chat template that prompts go through.

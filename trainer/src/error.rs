@@ -55,6 +55,14 @@ pub enum TrainError {
     Prompt(#[from] data::prompt::PromptError),
     #[error(transparent)]
     Kernel(#[from] kernels::Error),
+    #[error(
+        "the GPU has {free_mib} MiB free, this run needs {needed_mib} MiB; what takes less: \
+         --checkpointing on, a smaller --max-tokens-per-micro-batch, --precision bf16-weights \
+         --moments int8, --method lora"
+    )]
+    GpuMemory { needed_mib: usize, free_mib: usize },
+    #[error(transparent)]
+    Gpu(#[from] cuda::Error),
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }

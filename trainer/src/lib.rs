@@ -17,7 +17,9 @@ pub mod rng;
 pub mod tokenizer_training;
 
 pub mod budget;
+
 pub mod forward;
+pub mod gpu;
 pub mod gradients;
 pub mod init;
 pub mod lora;

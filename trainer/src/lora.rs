@@ -91,7 +91,12 @@ impl Adapter {
 }
 
 /// values_OC += scale · B·A, in place.
-fn add_product(b_OR: &Tensor, a_RC: &Matrix, scale: f64, values_OC: &Tensor) -> Result<()> {
+pub(crate) fn add_product(
+    b_OR: &Tensor,
+    a_RC: &Matrix,
+    scale: f64,
+    values_OC: &Tensor,
+) -> Result<()> {
     let scaled_OR = (b_OR * scale)?;
     // B·A is what the input gradient of a projection A is for B.
     Ok(linear_input_grad_accumulate(

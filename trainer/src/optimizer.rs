@@ -7,7 +7,8 @@ use crate::config::OptimizerConfig;
 use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::rng::{CounterRng, Stream};
-use crate::weights::Parameter;
+use crate::train::engine::Update;
+use crate::weights::{Parameter, Slot};
 
 /// Moments of every parameter, in the order of the network's list.
 #[derive(Debug)]
@@ -15,8 +16,6 @@ pub struct Optimizer {
     config: OptimizerConfig,
     /// For stochastic rounding.
     seed: u64,
-    /// Updates made. Bias correction counts these, not the skipped steps.
-    pub num_updates: u64,
     pub moments: Vec<Moments>,
 }
 
@@ -30,49 +29,58 @@ impl Optimizer {
         Self {
             config,
             seed,
-            num_updates: 0,
             moments,
         }
     }
 
-    /// One update of `parameters` in place. `gradients` are averages over the window; `grad_norm` is
-    /// their global norm, by which they are clipped.
+    /// One update of `parameters` in place. `gradients` are averages over the window. Bias correction
+    /// and rounding count the updates, not the skipped steps.
     pub fn step(
         &mut self,
         parameters: &[Parameter],
         gradients: &Gradients,
-        (lr, grad_norm): (f64, f64),
+        update: &Update,
     ) -> Result<()> {
-        self.num_updates += 1;
-        // The small constant is PyTorch's (clip_grad_norm_): no division by zero.
-        let clip = (self.config.max_grad_norm / (grad_norm + 1e-6)).min(1.0);
         let all = parameters
             .iter()
             .zip(gradients.in_order())
             .zip(&mut self.moments)
             .enumerate();
         for (number, ((parameter, gradient), moments)) in all {
-            let step = AdamWStep {
-                lr,
-                beta1: self.config.beta1,
-                beta2: self.config.beta2,
-                eps: self.config.eps,
-                weight_decay: if parameter.decays {
-                    self.config.weight_decay
-                } else {
-                    0.0
-                },
-                step: self.num_updates,
-                grad_scale: clip as f32,
+            let decay = if parameter.decays {
+                self.config.weight_decay
+            } else {
+                0.0
             };
-            let stream = Stream::Rounding {
-                parameter: number as u32,
-            };
-            let rounding = Rounding {
-                key: CounterRng::new(self.seed, stream).bits(self.num_updates),
-            };
+            let step = numbers(&self.config, decay, update);
+            let rounding = rounding(self.seed, Slot(number), update);
             adamw_step(&parameter.values, gradient, moments, &step, rounding)?;
         }
         Ok(())
+    }
+}
+
+/// The numbers of an update for a parameter with this weight decay, clipping included.
+pub(crate) fn numbers(config: &OptimizerConfig, weight_decay: f64, update: &Update) -> AdamWStep {
+    // The small constant is PyTorch's (clip_grad_norm_): no division by zero.
+    let clip = (config.max_grad_norm / (update.grad_norm + 1e-6)).min(1.0);
+    AdamWStep {
+        lr: update.lr,
+        beta1: config.beta1,
+        beta2: config.beta2,
+        eps: config.eps,
+        weight_decay,
+        step: update.number,
+        grad_scale: clip as f32,
+    }
+}
+
+/// The random bits of an update for a parameter.
+pub(crate) fn rounding(seed: u64, slot: Slot, update: &Update) -> Rounding {
+    let stream = Stream::Rounding {
+        parameter: slot.0 as u32,
+    };
+    Rounding {
+        key: CounterRng::new(seed, stream).bits(update.number),
     }
 }

@@ -364,7 +364,7 @@ impl<'a> Outputs<'a> {
                 validation_perplexity: loss.exp(),
             });
         }
-        let saved = save_model(&self.out, &self.tokenizer_source, dtype, &state.network)?;
+        let saved = save_model(&self.out, &self.tokenizer_source, dtype, &*state.engine)?;
         self.announce(state, &saved, None);
         Ok(())
     }

@@ -6,12 +6,15 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::budget::Budget;
+use crate::config::DeviceKind;
 
 /// Everything that a plan tells; `--progress json` prints it as one object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunPlan {
+    pub device: DeviceKind,
+    /// Of the device.
     pub memory: Budget,
-    /// Of this process with tokenizer and examples loaded.
+    /// Of this process with tokenizer and examples loaded, in the host's memory.
     pub program: usize,
     pub num_train_examples: usize,
     pub num_validation_examples: usize,
@@ -87,7 +90,10 @@ impl RunPlan {
             format!("{} (not at the same time)", bytes(memory.saving)),
         );
         line("  program and examples", bytes(self.program));
-        line("  peak", bytes(memory.peak + self.program));
+        match self.device {
+            DeviceKind::Cpu => line("  peak", bytes(memory.peak + self.program)),
+            DeviceKind::Cuda => line("  peak on the GPU", bytes(memory.peak)),
+        }
         line(
             "examples",
             format!(
@@ -126,7 +132,7 @@ impl RunPlan {
     fn devices(&self) -> String {
         let mut text = format!(
             "states and activations beside a GPU's memory, and the arithmetic at {:.0} % of its bf16 \
-             peak (for planning; training runs on the CPU today):\n",
+             peak (an assumption, for planning):\n",
             100.0 * ASSUMED_MFU
         );
         for device in DEVICES {

@@ -17,11 +17,12 @@ use crate::best::BestConfig;
 use crate::checkpoint::remove_half_models;
 use crate::cli::args::PretrainArgs;
 use crate::cli::optimizer_args::PRETRAIN_DEFAULTS;
-use crate::config::{MomentsDtype, OptimizerConfig, Window, require};
+use crate::config::{MomentsDtype, OptimizerConfig, Precision, Window, require};
 use crate::dataset::Examples;
 use crate::distributed::Group;
 use crate::error::{Result, TrainError};
 use crate::forward::{Network, NetworkOptions, tensors_of};
+use crate::gpu::GpuEngine;
 use crate::init::random_weights;
 use crate::metrics::{MetricsLog, Rates};
 use crate::optimizer::Optimizer;
@@ -32,6 +33,8 @@ use crate::rng::shuffled;
 use crate::stop::StopFlag;
 use crate::throughput::ModelFlops;
 use crate::tokenizer_training::train_tokenizer;
+use crate::train::cpu::CpuEngine;
+use crate::train::engine::Engine;
 use crate::train::{Budget, Outcome, Plan, TrainState, train};
 
 /// Held-out documents beyond these would cost more time than their precision is worth.
@@ -80,23 +83,44 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
             details: "no document of two tokens or more".to_string(),
         });
     }
-    let options = NetworkOptions {
-        checkpointing: args.common.checkpointing,
-        ..NetworkOptions::default()
-    };
-    let tensors = tensors_of(&config, &weights);
-    drop(weights);
-    let network = Network::new(config, tensors, options)?;
-    let seed = args.common.seed;
-    let optimizer = Optimizer::new(optimizer_config.clone(), seed, &network.parameters);
-    let mut state = TrainState::new(network, optimizer, Group::Single);
+    let gpu = args.common.device.open()?;
+    let peak_tflops = args.common.logs.peak_tflops(Compute::F32, gpu.as_ref())?;
+    let engine = engine((config, weights), args, optimizer_config.clone(), gpu)?;
+    let mut state = TrainState::new(engine, Group::Single);
     let sets = (&examples, &validation);
     run_loop(
-        &mut state,
+        (&mut state, peak_tflops),
         (args, optimizer_config, &source),
         sets,
         (stop, progress),
     )
+}
+
+/// All weights are trained: in f32 on the CPU, with products in bf16 on a GPU.
+fn engine(
+    (config, weights): (LlamaConfig, Weights),
+    args: &PretrainArgs,
+    optimizer: OptimizerConfig,
+    gpu: Option<cuda::Device>,
+) -> Result<Box<dyn Engine>> {
+    let mut options = NetworkOptions {
+        checkpointing: args.common.checkpointing,
+        seed: args.common.seed,
+        ..NetworkOptions::default()
+    };
+    let tensors = tensors_of(&config, &weights);
+    drop(weights);
+    let Some(device) = gpu else {
+        let network = Network::new(config, tensors, options)?;
+        let optimizer = Optimizer::new(optimizer, args.common.seed, &network.parameters);
+        return Ok(Box::new(CpuEngine::new(network, optimizer, &Group::Single)));
+    };
+    options.precision = Precision::Bf16;
+    let longest = args.max_length as usize;
+    let max_tokens = args.common.max_tokens_per_micro_batch.max(longest);
+    let options = (options, optimizer);
+    let engine = GpuEngine::new(device, config, tensors, options, max_tokens)?;
+    Ok(Box::new(engine))
 }
 
 /// A pre-training run begins at its beginning: it must not overwrite the model of an earlier one.
@@ -117,7 +141,7 @@ fn refuse_finished(out: &Path) -> Result<()> {
 }
 
 fn run_loop(
-    state: &mut TrainState,
+    (state, peak_tflops): (&mut TrainState, f64),
     (args, optimizer, source): (&PretrainArgs, OptimizerConfig, &Path),
     (examples, validation): (&Examples, &Examples),
     (stop, progress): (&StopFlag, &mut Progress),
@@ -142,7 +166,7 @@ fn run_loop(
     progress.emit(Event::Start {
         command: "pretrain".to_string(),
         out: args.out.clone(),
-        num_parameters: state.network.config.num_parameters() as u64,
+        num_parameters: state.engine.config().num_parameters() as u64,
         num_train_examples: examples.len() as u64,
         num_validation_examples: validation.len() as u64,
         num_skipped_too_long: 0,
@@ -157,8 +181,8 @@ fn run_loop(
         dtype: args.save_dtype,
     };
     let metrics = MetricsLog::open(&args.out, 0, &[])?.with_rates(Rates {
-        flops: ModelFlops::of(&state.network),
-        peak_tflops: args.common.logs.peak_tflops(Compute::F32)?,
+        flops: ModelFlops::of(&*state.engine),
+        peak_tflops,
     });
     let mut outputs = Outputs::new(&args.out, saving, source, metrics, progress);
     train(state, &plan, &mut outputs, stop)

@@ -6,23 +6,26 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use kernels::tensor::{bf16_update, f32_update};
+use kernels::Moments;
 use model::ModelError;
 use model::config::LlamaConfig;
 use model::load::TensorReader;
 use model::manifest::verify_folder;
 
 use crate::checkpoint::{ARRAYS_FILE, STATE_FILE, STATE_FOLDER, STATE_FORMAT_VERSION, SavedState};
-use crate::checkpoint::{is_in_state, moment_arrays_mut, remove_folder};
+use crate::checkpoint::{
+    is_in_state, moment_arrays_mut, moment_headers, remove_folder, weight_header,
+};
 use crate::config::TrainingConfig;
 use crate::error::{Result, TrainError};
 use crate::folders::{CheckpointName, Folder, is_leftover, list};
 use crate::progress::{Event, Progress};
 use crate::state_file::{ArrayMut, ArrayReader};
 use crate::train::TrainState;
-use crate::weights::Parameter;
+use crate::train::engine::{Engine, ParameterSpec};
+use crate::weights::Slot;
 
 /// The only writer of an output folder. The lock goes when this is dropped or the process ends.
 #[derive(Debug)]
@@ -149,68 +152,60 @@ fn parse_state(text: &[u8]) -> Result<SavedState, String> {
 
 /// Weights, moments and position of a complete checkpoint, bit for bit, into `state`.
 pub fn load_state(found: &Folder, saved: SavedState, state: &mut TrainState) -> Result<()> {
-    let parameters = &state.network.parameters;
-    let in_state = |parameter: &Parameter| is_in_state(parameter, &saved.config);
+    let engine = &mut *state.engine;
+    let parameters = engine.parameters();
+    let in_state = |parameter: &ParameterSpec| is_in_state(parameter, &saved.config);
     if !parameters.iter().all(in_state) {
-        load_stored(&found.path, parameters)?;
+        load_stored(&found.path, engine, &parameters)?;
     }
     let path = found.path.join(STATE_FOLDER).join(ARRAYS_FILE);
     let mut reader = ArrayReader::open(&path)?;
-    for (parameter, moments) in parameters.iter().zip(&mut state.optimizer.moments) {
-        for (name, values) in moment_arrays_mut(&parameter.name, moments) {
-            reader.read(&name, values)?;
+    let format = saved.config.optimizer.moments.format();
+    for (number, parameter) in parameters.iter().enumerate() {
+        let mut moments = Moments::zeros(format, parameter.num_elements());
+        let headers = moment_headers(parameter, format);
+        for (header, values) in headers.iter().zip(moment_arrays_mut(&mut moments)) {
+            reader.read(&header.name, values)?;
         }
+        engine.set_moments(Slot(number), moments)?;
         if in_state(parameter) {
-            let name = format!("weight.{}", parameter.name);
-            overwrite(&parameter.values, |values| reader.read(&name, values))?;
+            let values = read_weight(&mut reader, parameter)?;
+            engine.set_values(Slot(number), &values)?;
         }
     }
     reader.finish()?;
-    state.optimizer.num_updates = saved.num_updates;
     state.position = saved.position;
     Ok(())
 }
 
-/// The parameters as the folder's own weights have them.
-fn load_stored(dir: &Path, parameters: &[Parameter]) -> Result<()> {
-    let config = LlamaConfig::load(dir)?;
-    let by_name: BTreeMap<&str, &Tensor> = parameters
-        .iter()
-        .map(|parameter| (parameter.name.as_str(), &parameter.values))
-        .collect();
-    for tensor in TensorReader::open(dir, &config)? {
-        let (spec, stored) = tensor?;
-        let Some(values) = by_name.get(spec.name.as_str()) else {
-            continue;
-        };
-        overwrite(values, |values| {
-            match values {
-                ArrayMut::F32(values) => values.copy_from_slice(&stored),
-                ArrayMut::Bf16(values) => values
-                    .iter_mut()
-                    .zip(&stored)
-                    .for_each(|(value, stored)| *value = bf16::from_f32(*stored)),
-                ArrayMut::U8(_) => unreachable!("no parameter is stored in bytes"),
-            }
-            Ok(())
-        })?;
-    }
-    Ok(())
+fn read_weight(reader: &mut ArrayReader<'_>, parameter: &ParameterSpec) -> Result<Tensor> {
+    let name = weight_header(parameter).name;
+    let (count, shape) = (parameter.num_elements(), parameter.shape.as_slice());
+    Ok(if parameter.dtype == DType::BF16 {
+        let mut values = vec![bf16::ZERO; count];
+        reader.read(&name, ArrayMut::Bf16(&mut values))?;
+        Tensor::from_vec(values, shape, &Device::Cpu)?
+    } else {
+        let mut values = vec![0.0; count];
+        reader.read(&name, ArrayMut::F32(&mut values))?;
+        Tensor::from_vec(values, shape, &Device::Cpu)?
+    })
 }
 
-/// Lets `fill` replace the values of a parameter, in place.
-fn overwrite(parameter: &Tensor, fill: impl FnOnce(ArrayMut<'_>) -> Result<()>) -> Result<()> {
-    let mut outcome = Ok(());
-    if parameter.dtype() == DType::BF16 {
-        bf16_update("resume", "weight", parameter, |values| {
-            outcome = fill(ArrayMut::Bf16(values));
-        })?;
-    } else {
-        f32_update("resume", "weight", parameter, |values| {
-            outcome = fill(ArrayMut::F32(values));
-        })?;
+/// The parameters as the folder's own weights have them.
+fn load_stored(dir: &Path, engine: &mut dyn Engine, parameters: &[ParameterSpec]) -> Result<()> {
+    let config = LlamaConfig::load(dir)?;
+    let names = parameters.iter().map(|parameter| parameter.name.as_str());
+    let by_name: BTreeMap<&str, usize> = names.zip(0..).collect();
+    for tensor in TensorReader::open(dir, &config)? {
+        let (spec, stored) = tensor?;
+        if let Some(&number) = by_name.get(spec.name.as_str()) {
+            let values = Tensor::from_vec(stored, spec.shape.as_slice(), &Device::Cpu)?;
+            let values = values.to_dtype(parameters[number].dtype)?;
+            engine.set_values(Slot(number), &values)?;
+        }
     }
-    outcome
+    Ok(())
 }
 
 /// Compares two settings leaf by leaf, so that the error can name the field.

@@ -50,6 +50,11 @@ impl CounterRng {
         }
     }
 
+    /// What the bits are a function of, beside the index.
+    pub fn key(self) -> u64 {
+        self.key
+    }
+
     /// 64 uniform bits.
     pub fn bits(self, index: u64) -> u64 {
         mix(self

@@ -19,10 +19,12 @@ use self::prepare::{Prepared, prepare};
 use self::together::{agree, connect, log_folder, newest_for_all};
 use crate::cli::args::SftArgs;
 use crate::cli::method::PlanArgs;
-use crate::config::{RuntimeConfig, TrainingConfig};
-use crate::error::Result;
+use crate::config::{DeviceKind, RuntimeConfig, TrainingConfig};
+use crate::distributed::Group;
+use crate::error::{Result, TrainError};
 use crate::folders::Folder;
 use crate::forward::{Network, NetworkOptions};
+use crate::gpu::GpuEngine;
 use crate::metrics::{MetricsLog, Rates};
 use crate::optimizer::Optimizer;
 use crate::outputs::{Checkpoints, Outputs, Saving};
@@ -31,6 +33,8 @@ use crate::progress::{Event, Progress, ProgressMode};
 use crate::resume::{OutFolder, load_state, read_state};
 use crate::stop::StopFlag;
 use crate::throughput::ModelFlops;
+use crate::train::cpu::CpuEngine;
+use crate::train::engine::Engine;
 use crate::train::lanes::total_lanes;
 use crate::train::{Budget, Outcome, Plan, TrainState, share_accuracies, train};
 
@@ -43,8 +47,13 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
         progress.print(&plan, &plan.text());
         return Ok(Outcome::Finished);
     }
+    refuse_gpu_groups(args)?;
+    let gpu = args.common.device.open()?;
     let mut group = connect(args, &prepared.config)?;
-    prepared.config.num_lanes = total_lanes(&prepared.folder.config, &group);
+    prepared.config.num_lanes = match gpu {
+        Some(_) => 1,
+        None => total_lanes(&prepared.folder.config, &group),
+    };
     let _claim = match group.rank() {
         0 => {
             let claim = OutFolder::claim(&args.out)?;
@@ -72,7 +81,7 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
         peak_tflops: args
             .common
             .logs
-            .peak_tflops(args.method.precision.compute())?,
+            .peak_tflops(prepared.config.precision.compute(), gpu.as_ref())?,
     };
     let Prepared {
         folder,
@@ -80,11 +89,10 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
         set,
         ..
     } = prepared;
-    let (network, digest) = load_network(&args.model, &folder.config, &config)?;
+    let (engine, digest) = load_engine(&args.model, &folder.config, &config, (gpu, &group))?;
     config.model_digest = digest;
     agree(&mut group, &config, &runtime)?;
-    let optimizer = Optimizer::new(config.optimizer.clone(), config.seed, &network.parameters);
-    let mut state = TrainState::new(network, optimizer, group);
+    let mut state = TrainState::new(engine, group);
     let found = newest_for_all(&runtime.out, &mut state.group, progress)?;
     if let Some(found) = &found {
         load_state(found, read_state(found, &config)?, &mut state)?;
@@ -110,12 +118,25 @@ pub fn plan(args: &PlanArgs, progress: &mut Progress) -> Result<()> {
     Ok(())
 }
 
+/// Sums between GPUs are not there yet.
+fn refuse_gpu_groups(args: &SftArgs) -> Result<()> {
+    if args.ranks.is_none() || args.common.device.device == DeviceKind::Cpu {
+        return Ok(());
+    }
+    Err(TrainError::BadSetting {
+        flag: "--device",
+        found: "cuda, started as one of several ranks".to_string(),
+        expected: "one process (several ranks train on CPUs alone)".to_string(),
+    })
+}
+
 /// The base model, ready to be trained, and the digest of its files.
-fn load_network(
+fn load_engine(
     model: &Path,
     architecture: &LlamaConfig,
     config: &TrainingConfig,
-) -> Result<(Network, String)> {
+    (gpu, group): (Option<cuda::Device>, &Group),
+) -> Result<(Box<dyn Engine>, String)> {
     let options = NetworkOptions {
         method: config.method.clone(),
         precision: config.precision,
@@ -130,8 +151,24 @@ fn load_network(
         let tensor = Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?;
         Ok((spec, tensor))
     });
-    let network = Network::new(architecture.clone(), tensors, options)?;
-    Ok((network, reader.digest()))
+    let optimizer = config.optimizer.clone();
+    let engine: Box<dyn Engine> = if let Some(device) = gpu {
+        let max_tokens = config.largest_micro_batch();
+        let options = (options, optimizer);
+        let architecture = architecture.clone();
+        Box::new(GpuEngine::new(
+            device,
+            architecture,
+            tensors,
+            options,
+            max_tokens,
+        )?)
+    } else {
+        let network = Network::new(architecture.clone(), tensors, options)?;
+        let optimizer = Optimizer::new(optimizer, config.seed, &network.parameters);
+        Box::new(CpuEngine::new(network, optimizer, group))
+    };
+    Ok((engine, reader.digest()))
 }
 
 fn run_loop(
@@ -164,7 +201,7 @@ fn run_loop(
     progress.emit(Event::Start {
         command: "sft".to_string(),
         out: runtime.out.clone(),
-        num_parameters: state.network.config.num_parameters() as u64,
+        num_parameters: state.engine.config().num_parameters() as u64,
         num_train_examples: set.train.len() as u64,
         num_validation_examples: set.validation.len() as u64,
         num_skipped_too_long: count(false),
@@ -185,7 +222,7 @@ fn run_loop(
     let logs = log_folder(&runtime.out, &state.group)?;
     let metrics = MetricsLog::open(&logs, position.counters.steps, &position.history)?;
     let metrics = metrics.with_rates(Rates {
-        flops: ModelFlops::of(&state.network),
+        flops: ModelFlops::of(&*state.engine),
         peak_tflops: runtime.peak_tflops,
     });
     let RuntimeConfig { notify, steps, .. } = runtime;

@@ -32,22 +32,38 @@ pub enum ArrayMut<'a> {
     U8(&'a mut [u8]),
 }
 
-/// A name, its shape and its values.
-#[derive(Debug)]
-pub struct Named<'a> {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub values: Array<'a>,
+/// What values are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArrayType {
+    F32,
+    Bf16,
+    U8,
 }
 
-impl<'a> Named<'a> {
-    /// A list without a shape.
-    pub fn flat(name: String, values: Array<'a>) -> Self {
-        Self {
-            name,
-            shape: vec![values.len()],
-            values,
+/// An array that will be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub name: String,
+    pub dtype: ArrayType,
+    pub shape: Vec<usize>,
+}
+
+impl ArrayType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+            Self::U8 => "U8",
         }
+    }
+
+    fn num_bytes(self, count: usize) -> u64 {
+        let size = match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::U8 => 1,
+        };
+        size * count as u64
     }
 }
 
@@ -59,11 +75,11 @@ struct Entry {
 }
 
 impl Array<'_> {
-    fn dtype(self) -> &'static str {
+    fn dtype(self) -> ArrayType {
         match self {
-            Self::F32(_) => "F32",
-            Self::Bf16(_) => "BF16",
-            Self::U8(_) => "U8",
+            Self::F32(_) => ArrayType::F32,
+            Self::Bf16(_) => ArrayType::Bf16,
+            Self::U8(_) => ArrayType::U8,
         }
     }
 
@@ -72,14 +88,6 @@ impl Array<'_> {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
             Self::U8(values) => values.len(),
-        }
-    }
-
-    fn num_bytes(self) -> u64 {
-        match self {
-            Self::F32(values) => 4 * values.len() as u64,
-            Self::Bf16(values) => 2 * values.len() as u64,
-            Self::U8(values) => values.len() as u64,
         }
     }
 
@@ -132,47 +140,78 @@ impl ArrayMut<'_> {
     }
 }
 
-/// Writes the arrays in the order given, as transformers and PEFT read them, and syncs the file.
-pub fn write_arrays(path: &Path, arrays: &[Named<'_>]) -> Result<()> {
-    let mut header = serde_json::Map::new();
-    // transformers before 4.47 refuses a file without it.
-    header.insert(
-        "__metadata__".to_string(),
-        serde_json::json!({ "format": "pt" }),
-    );
-    let mut offset = 0;
-    for Named {
-        name,
-        shape,
-        values,
-    } in arrays
-    {
-        let end = offset + values.num_bytes();
-        let entry = Entry {
-            dtype: values.dtype().to_string(),
-            shape: shape.clone(),
-            data_offsets: [offset, end],
-        };
-        let entry = serde_json::to_value(entry).expect("strings and numbers always serialise");
-        header.insert(name.clone(), entry);
-        offset = end;
-    }
-    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let write = || -> std::io::Result<()> {
-        let mut writer = BufWriter::with_capacity(4 * CHUNK_VALUES, File::create(path)?);
-        writer.write_all(&(header.len() as u64).to_le_bytes())?;
-        writer.write_all(&header)?;
-        let mut bytes = Vec::new();
-        for named in arrays {
-            named.values.write_to(&mut writer, &mut bytes)?;
+/// Writes arrays one after another, as transformers and PEFT read them.
+#[derive(Debug)]
+pub struct ArrayWriter<'a> {
+    path: &'a Path,
+    writer: BufWriter<File>,
+    /// Those not written yet, in order.
+    headers: std::slice::Iter<'a, Header>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> ArrayWriter<'a> {
+    /// Of a file that will have these arrays.
+    pub fn create(path: &'a Path, headers: &'a [Header]) -> Result<Self> {
+        let mut table = serde_json::Map::new();
+        // transformers before 4.47 refuses a file without it.
+        table.insert(
+            "__metadata__".to_string(),
+            serde_json::json!({ "format": "pt" }),
+        );
+        let mut offset = 0;
+        for Header { name, dtype, shape } in headers {
+            let end = offset + dtype.num_bytes(shape.iter().product());
+            let entry = Entry {
+                dtype: dtype.name().to_string(),
+                shape: shape.clone(),
+                data_offsets: [offset, end],
+            };
+            let entry = serde_json::to_value(entry).expect("strings and numbers always serialise");
+            table.insert(name.clone(), entry);
+            offset = end;
         }
-        writer
+        let mut table = serde_json::Value::Object(table).to_string().into_bytes();
+        table.resize(table.len().next_multiple_of(8), b' ');
+        let begin = || -> std::io::Result<BufWriter<File>> {
+            let mut writer = BufWriter::with_capacity(4 * CHUNK_VALUES, File::create(path)?);
+            writer.write_all(&(table.len() as u64).to_le_bytes())?;
+            writer.write_all(&table)?;
+            Ok(writer)
+        };
+        Ok(Self {
+            path,
+            writer: begin().map_err(TrainError::io(path))?,
+            headers: headers.iter(),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// The next array.
+    ///
+    /// # Panics
+    /// If it is not the one that was announced.
+    pub fn write(&mut self, values: Array<'_>) -> Result<()> {
+        let header = self.headers.next().expect("as many as were announced");
+        let announced = (header.dtype, header.shape.iter().product::<usize>());
+        assert_eq!((values.dtype(), values.len()), announced, "{}", header.name);
+        values
+            .write_to(&mut self.writer, &mut self.bytes)
+            .map_err(TrainError::io(self.path))
+    }
+
+    /// Syncs the file.
+    ///
+    /// # Panics
+    /// If arrays are missing.
+    pub fn finish(self) -> Result<()> {
+        assert_eq!(self.headers.len(), 0, "arrays that were announced");
+        self.writer
             .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)?
-            .sync_all()
-    };
-    write().map_err(TrainError::io(path))
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|file| file.sync_all())
+            .map_err(TrainError::io(self.path))
+    }
 }
 
 /// Reads a file's arrays back, one after another in the order in which they were written.
@@ -203,7 +242,8 @@ impl<'a> ArrayReader<'a> {
     pub fn read(&mut self, name: &str, mut values: ArrayMut<'_>) -> Result<()> {
         let (dtype, end) = {
             let array = values.as_array();
-            (array.dtype(), self.offset + array.num_bytes())
+            let dtype = array.dtype();
+            (dtype.name(), self.offset + dtype.num_bytes(array.len()))
         };
         let start = self.offset;
         let entry = self

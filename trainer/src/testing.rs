@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use candle_core::Tensor;
 use model::config::{Llama3RopeScaling, LlamaConfig};
 use model::dtype::StoredDtype;
+use model::weights::Weights;
 
 use crate::config::{Checkpointing, MomentsDtype, OptimizerConfig};
 use crate::dataset::Examples;
@@ -64,7 +65,26 @@ pub(crate) fn tiny_network(head: Head, checkpointing: Checkpointing) -> Network 
 /// As [`tiny_network`], trained in another way.
 pub(crate) fn tiny_network_with(head: Head, options: NetworkOptions) -> Network {
     let config = tiny_config(head);
-    let weights = random_weights(&config, 5).unwrap();
+    let tensors = tensors_of(&config, &tiny_weights(&config));
+    Network::new(config, tensors, options).unwrap()
+}
+
+/// As [`tiny_config`], of sizes that the GPU's kernels take.
+pub(crate) fn gpu_config(head: Head) -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: 24,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 64,
+        ..tiny_config(head)
+    }
+}
+
+/// Weights that are large enough for every gradient to be well above rounding.
+pub(crate) fn tiny_weights(config: &LlamaConfig) -> Weights {
+    let weights = random_weights(config, 5).unwrap();
     for (index, (_, weight)) in weights.named().iter().enumerate() {
         let rng = CounterRng::new(
             9,
@@ -79,8 +99,7 @@ pub(crate) fn tiny_network_with(head: Head, options: NetworkOptions) -> Network 
         })
         .unwrap();
     }
-    let tensors = tensors_of(&config, &weights);
-    Network::new(config, tensors, options).unwrap()
+    weights
 }
 
 /// AdamW at a constant rate.
@@ -116,6 +135,24 @@ pub(crate) fn examples(lengths: &[usize]) -> Examples {
 
 /// Writes a folder with a random tiny model and a trained tokenizer; returns its config.
 pub(crate) fn write_model_folder(dir: &Path, dtype: StoredDtype) -> LlamaConfig {
+    let config = LlamaConfig {
+        head_dim: 8,
+        dtype,
+        ..tiny_config(Head::Tied)
+    };
+    write_folder_of(dir, &config)
+}
+
+/// As [`write_model_folder`], of sizes that the GPU's kernels take.
+pub(crate) fn write_gpu_model_folder(dir: &Path, dtype: StoredDtype) -> LlamaConfig {
+    let config = LlamaConfig {
+        dtype,
+        ..gpu_config(Head::Tied)
+    };
+    write_folder_of(dir, &config)
+}
+
+fn write_folder_of(dir: &Path, heads: &LlamaConfig) -> LlamaConfig {
     let words = [
         "Tom",
         "has",
@@ -143,13 +180,11 @@ pub(crate) fn write_model_folder(dir: &Path, dtype: StoredDtype) -> LlamaConfig 
         vocab_size: 304,
         hidden_size: 32,
         intermediate_size: 64,
-        head_dim: 8,
         max_position_embeddings: 256,
         bos_token_id: Some(trained.special.bos),
         eos_token_ids: vec![trained.special.eos],
         pad_token_id: Some(trained.special.pad),
-        dtype,
-        ..tiny_config(Head::Tied)
+        ..heads.clone()
     };
     let weights = random_weights(&config, 1).unwrap();
     let beside = tempfile::tempdir().unwrap();

@@ -8,8 +8,7 @@ use model::config::LlamaConfig;
 
 use crate::config::Method;
 use crate::error::Result;
-use crate::forward::Network;
-use crate::weights::Parameter;
+use crate::train::engine::{Engine, ParameterSpec};
 
 /// Model FLOPs, as in Chowdhery et al. 2022 (PaLM), appendix B: for each token 2 per weight in the
 /// forward pass and 4 in the backward one, and the same threefold for attention. Attention is counted
@@ -44,10 +43,11 @@ impl ModelFlops {
         }
     }
 
-    /// Of this network as it is trained.
-    pub fn of(network: &Network) -> Self {
-        let trained = network.parameters.iter().map(Parameter::num_elements);
-        Self::new(&network.config, &network.method, trained.sum())
+    /// Of this model as it is trained.
+    pub fn of(engine: &dyn Engine) -> Self {
+        let parameters = engine.parameters();
+        let trained = parameters.iter().map(ParameterSpec::num_elements);
+        Self::new(engine.config(), engine.method(), trained.sum())
     }
 
     pub fn of_step(&self, num_tokens: u64, num_attention_pairs: u64) -> f64 {

@@ -3,6 +3,8 @@
 //! tell the servers. It can end after any step and go on from there, bit for bit.
 
 mod clock;
+pub mod cpu;
+pub mod engine;
 pub mod guard;
 pub mod lanes;
 pub mod position;
@@ -10,17 +12,16 @@ pub mod position;
 use std::time::{Duration, Instant};
 
 use self::clock::RunClock;
+use self::engine::{Engine, StepGoal, Update};
 use self::guard::GuardConfig;
-use self::lanes::{Lanes, deal};
+use self::lanes::deal;
 use self::position::{LossSum, Position};
 use crate::best::{BestConfig, EarlyStopping, Metric};
 use crate::config::Window;
 use crate::dataset::Examples;
 use crate::distributed::Group;
 use crate::error::{Result, TrainError};
-use crate::forward::Network;
 use crate::metrics::{EpochLosses, StepRecord};
-use crate::optimizer::Optimizer;
 use crate::outputs::Outputs;
 use crate::pack::{MicroBatch, pack, windows};
 use crate::progress::Event;
@@ -65,10 +66,8 @@ pub enum Budget {
 /// Everything that changes from step to step.
 #[derive(Debug)]
 pub struct TrainState {
-    pub network: Network,
-    pub optimizer: Optimizer,
+    pub engine: Box<dyn Engine>,
     pub position: Position,
-    lanes: Lanes,
     /// The processes that train as one.
     pub group: Group,
 }
@@ -92,13 +91,10 @@ impl StepReport {
 }
 
 impl TrainState {
-    pub fn new(network: Network, optimizer: Optimizer, group: Group) -> Self {
-        let lanes = Lanes::new(&network, &group);
+    pub fn new(engine: Box<dyn Engine>, group: Group) -> Self {
         Self {
-            network,
-            optimizer,
+            engine,
             position: Position::default(),
-            lanes,
             group,
         }
     }
@@ -107,25 +103,29 @@ impl TrainState {
     /// where the guard says so.
     fn step(&mut self, batches: &[MicroBatch], lr: f64, guard: &GuardConfig) -> Result<StepReport> {
         let num_labels: usize = batches.iter().map(MicroBatch::num_labels).sum();
-        let grad_scale = 1.0 / num_labels as f32;
-        let goal = (self.position.counters.steps, grad_scale);
-        let (sum_nll, gradients) =
-            self.lanes
-                .forward_backward(&self.network, batches, goal, &mut self.group)?;
+        let goal = StepGoal {
+            steps: self.position.counters.steps,
+            grad_scale: 1.0 / num_labels as f32,
+        };
+        let sums = self
+            .engine
+            .forward_backward(batches, goal, &mut self.group)?;
         let mut report = StepReport {
-            sum_nll,
+            sum_nll: sums.nll,
             num_labels,
             num_tokens: batches.iter().map(MicroBatch::num_tokens).sum(),
             num_attention_pairs: batches.iter().map(MicroBatch::num_attention_pairs).sum(),
-            grad_norm: gradients.global_norm(),
+            grad_norm: sums.grad_norm,
             skipped: None,
         };
         let judge = &mut self.position.guard;
         report.skipped = judge.judge(report.loss(), report.grad_norm, guard);
         if report.skipped.is_none() {
-            let parameters = &self.network.parameters;
-            self.optimizer
-                .step(parameters, gradients, (lr, report.grad_norm))?;
+            self.engine.update(&Update {
+                number: self.position.counters.num_updates() + 1,
+                lr,
+                grad_norm: report.grad_norm,
+            })?;
         }
         self.position.count(&report);
         Ok(report)
@@ -135,9 +135,7 @@ impl TrainState {
     pub fn evaluate(&mut self, examples: &Examples, max_tokens: usize) -> Result<Option<f64>> {
         let all: Vec<u32> = (0..examples.len() as u32).collect();
         let batches = pack(&all, examples, max_tokens);
-        let nll = self
-            .lanes
-            .evaluate(&self.network, &batches, &mut self.group)?;
+        let nll = self.engine.evaluate(&batches, &mut self.group)?;
         let mut sum = LossSum::default();
         let labels = batches.iter().map(MicroBatch::num_labels);
         sum.add(nll, labels.sum::<usize>() as u64);
@@ -166,7 +164,7 @@ pub fn train(
         );
         for window in all_windows.into_iter().skip(num_done) {
             let started = Instant::now();
-            let lanes = (state.lanes.total(), plan.max_tokens_per_micro_batch);
+            let lanes = (state.engine.num_lanes(), plan.max_tokens_per_micro_batch);
             let batches = deal(&order[window], plan.examples, lanes);
             let counters = state.position.counters;
             let lr = plan.schedule.lr(counters.steps, clock.progress(counters));

@@ -19,6 +19,7 @@ use trainer::lora::{LoraConfig, LoraTarget};
 use trainer::optimizer::Optimizer;
 use trainer::pack::pack;
 use trainer::schedule::{Schedule, ScheduleKind};
+use trainer::train::engine::Update;
 
 /// `golden/batches.json`.
 #[derive(Deserialize)]
@@ -175,8 +176,13 @@ fn loss_curve_as_transformers() {
         );
         let progress = step as f64 / num_steps as f64;
         let lr = config.schedule.lr(step as u64, progress);
+        let update = Update {
+            number: step as u64 + 1,
+            lr,
+            grad_norm: norm,
+        };
         optimizer
-            .step(&network.parameters, &gradients, (lr, norm))
+            .step(&network.parameters, &gradients, &update)
             .unwrap();
     }
     gradients.clear();

@@ -14,6 +14,7 @@ use trainer::init::random_weights;
 use trainer::lora::{LoraConfig, LoraTarget};
 use trainer::optimizer::Optimizer;
 use trainer::schedule::{Schedule, ScheduleKind};
+use trainer::train::engine::{StepGoal, Update};
 use trainer::train::lanes::{Lanes, deal};
 
 /// Counts the bytes that are allocated and not yet freed.
@@ -95,13 +96,21 @@ fn steps_hold_no_memory() {
         let orders = [[0, 1, 2, 3], [2, 2, 1, 1], [3, 0, 3, 0]];
         let mut held = Vec::new();
         for step in 0..24 {
+            let goal = StepGoal {
+                steps: step as u64,
+                grad_scale: 0.01,
+            };
             let batches = deal(&orders[step % 3], &examples, (lanes.total(), 40));
-            let (_, gradients) = lanes
-                .forward_backward(&network, &batches, (step as u64, 0.01), &mut Group::Single)
+            lanes
+                .forward_backward(&network, &batches, goal, &mut Group::Single)
                 .expect("valid batches");
-            let norm = gradients.global_norm();
+            let update = Update {
+                number: step as u64 + 1,
+                lr: 1e-4,
+                grad_norm: lanes.gradients().global_norm(),
+            };
             optimizer
-                .step(&network.parameters, gradients, (1e-4, norm))
+                .step(&network.parameters, lanes.gradients(), &update)
                 .expect("a step");
             drop(batches);
             held.push(HELD.load(Ordering::Relaxed));

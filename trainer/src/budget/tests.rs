@@ -21,6 +21,7 @@ fn shape<'a>(config: &'a LlamaConfig, method: &'a Method) -> Shape<'a> {
         save_dtype: SaveDtype::F32,
         max_positions: 0,
         lanes_at_once: 2,
+        gpu_tokens: None,
     }
 }
 

@@ -9,6 +9,7 @@ use data::example::LineFormat;
 use data::prompt::PromptFormat;
 
 use super::data_args::DataArgs;
+use super::device_args::DeviceArgs;
 use super::group_args::GroupArgs;
 use super::log_args::LogArgs;
 use super::loop_args::{BestArgs, GuardArgs, StepArgs};
@@ -64,6 +65,9 @@ Examples:
   --checkpoint-root is runs:
     trainer sft --model models/base --train accepted.jsonl --out runs/star \\
       --server http://127.0.0.1:50051 --server-checkpoint-prefix star
+
+  All weights on a GPU:
+    trainer sft --model models/base --train train.jsonl --out runs/gpu --device cuda
 
 The same command again goes on from the newest complete checkpoint. SIGTERM, SIGINT and SIGUSR1 save
 one and end the run with exit code 75: resumable.";
@@ -290,6 +294,8 @@ pub struct ShapeArgs {
 /// What `sft` and `pretrain` share.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Most tokens computed at once; examples are packed under it without seeing each other.
     #[arg(long, default_value_t = 2048)]
     pub max_tokens_per_micro_batch: usize,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::args::SftArgs;
-use crate::config::{BaseFormat, Method, MomentsDtype, Precision, SaveDtype};
+use crate::config::{BaseFormat, DeviceKind, Method, MomentsDtype, Precision, SaveDtype, require};
 use crate::error::{Result, TrainError};
 use crate::lora::{LoraConfig, LoraTarget};
 
@@ -25,9 +25,10 @@ pub struct MethodArgs {
     /// All weights, or low-rank adapters beside frozen ones.
     #[arg(long, value_enum, default_value_t)]
     pub method: MethodChoice,
-    /// Numbers that weights are stored and products computed in; sums are f32 in each.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub precision: Precision,
+    /// Numbers that weights are stored and products computed in; sums are f32 in each. Default: f32 on
+    /// the CPU, bf16 on a GPU.
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
     /// What the optimizer's moments are stored in: 8, 4 or about 2 bytes per trained weight.
     #[arg(long, value_enum, default_value_t)]
     pub moments: MomentsDtype,
@@ -46,7 +47,7 @@ pub struct MethodArgs {
     /// Projections with an adapter. Default: all seven.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub lora_targets: Option<Vec<LoraTarget>>,
-    /// How frozen weights lie in memory. Default: f32 with --precision f32, else bf16.
+    /// How frozen weights lie in memory. Default: f32 with --precision f32, else bf16; on a GPU bf16.
     #[arg(long, value_enum)]
     pub base: Option<BaseFormat>,
 }
@@ -54,9 +55,24 @@ pub struct MethodArgs {
 const DEFAULT_RANK: usize = 16;
 
 impl MethodArgs {
+    /// As given, or the device's default.
+    pub fn precision(&self, device: DeviceKind) -> Result<Precision> {
+        match (device, self.precision) {
+            (DeviceKind::Cpu, precision) => Ok(precision.unwrap_or(Precision::F32)),
+            (DeviceKind::Cuda, None) => Ok(Precision::Bf16),
+            (DeviceKind::Cuda, Some(Precision::F32)) => Err(TrainError::BadSetting {
+                flag: "--precision",
+                found: "f32".to_string(),
+                expected: "bf16 or bf16-weights with --device cuda".to_string(),
+            }),
+            (DeviceKind::Cuda, Some(precision)) => Ok(precision),
+        }
+    }
+
     /// The checked method.
-    pub fn method(&self) -> Result<Method> {
-        crate::config::require(
+    pub fn method(&self, device: DeviceKind) -> Result<Method> {
+        let precision = self.precision(device)?;
+        require(
             "--label-smoothing",
             self.label_smoothing,
             "0 <= x < 1",
@@ -78,13 +94,16 @@ impl MethodArgs {
             alpha: self.lora_alpha.unwrap_or(2.0 * rank as f64),
             dropout: self.lora_dropout.unwrap_or(0.0),
             targets,
-            base: self.base.unwrap_or(match self.precision {
+            base: self.base.unwrap_or(match precision {
                 Precision::F32 => BaseFormat::F32,
                 Precision::Bf16 | Precision::Bf16Weights => BaseFormat::Bf16,
             }),
         };
         lora.check()?;
-        if self.precision == Precision::Bf16Weights {
+        if device == DeviceKind::Cuda {
+            refuse_what_gpus_lack(&lora)?;
+        }
+        if precision == Precision::Bf16Weights {
             return Err(TrainError::BadSetting {
                 flag: "--precision",
                 found: "bf16-weights".to_string(),
@@ -114,6 +133,18 @@ impl MethodArgs {
             }),
         }
     }
+}
+
+/// Products on a GPU are of bf16 matrices whose rows are whole vectors of 16 bytes.
+fn refuse_what_gpus_lack(lora: &LoraConfig) -> Result<()> {
+    let base = lora.base;
+    require("--base", base.name(), "bf16 with --device cuda", |_| {
+        base == BaseFormat::Bf16
+    })?;
+    let expected = "a multiple of 8 with --device cuda";
+    require("--lora-rank", lora.rank, expected, |rank| {
+        rank.is_multiple_of(8)
+    })
 }
 
 /// `trainer plan`.

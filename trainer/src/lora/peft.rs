@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{LoraConfig, LoraTarget};
-use crate::checkpoint::ParameterView;
+use crate::checkpoint::{array_type, write_tensor};
 use crate::error::{Result, TrainError};
-use crate::state_file::{Named, write_arrays};
-use crate::weights::Parameter;
+use crate::state_file::{ArrayWriter, Header};
+use crate::train::engine::{Engine, ParameterSpec};
+use crate::weights::Slot;
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -61,28 +62,27 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// Writes the adapters of a network into `dir`, synced, with a manifest.
+/// Writes the adapters that `engine` trains into `dir`, synced, with a manifest.
 pub(crate) fn write_adapter(
     dir: &Path,
     lora: &LoraConfig,
-    parameters: &[Parameter],
+    engine: &dyn Engine,
     base: &Path,
 ) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
-    let views = parameters
-        .iter()
-        .map(|parameter| ParameterView::new(&parameter.values))
-        .collect::<Result<Vec<_>>>()?;
-    let arrays: Vec<Named<'_>> = parameters
-        .iter()
-        .zip(&views)
-        .map(|(parameter, view)| Named {
-            name: parameter.name.clone(),
-            shape: parameter.values.dims().to_vec(),
-            values: view.array(),
-        })
-        .collect();
-    write_arrays(&dir.join(WEIGHTS_FILE), &arrays)?;
+    let parameters = engine.parameters();
+    let header = |parameter: &ParameterSpec| Header {
+        name: parameter.name.clone(),
+        dtype: array_type(parameter),
+        shape: parameter.shape.clone(),
+    };
+    let headers: Vec<Header> = parameters.iter().map(header).collect();
+    let path = dir.join(WEIGHTS_FILE);
+    let mut writer = ArrayWriter::create(&path, &headers)?;
+    for number in 0..parameters.len() {
+        write_tensor(&mut writer, &engine.values(Slot(number))?)?;
+    }
+    writer.finish()?;
     let modules = lora.targets.iter().map(|target| target.module());
     // Whatever is not here has PEFT's default.
     let config = json!({

@@ -8,6 +8,7 @@ use crate::testing::{
     Head, difference_quotient, examples, largest_entry, optimizer_config, tiny_network,
     tiny_network_with,
 };
+use crate::train::engine::Update;
 
 fn lora(dropout: f64, base: BaseFormat) -> LoraConfig {
     LoraConfig {
@@ -181,11 +182,15 @@ fn adapters_learn_on_a_quantised_base() {
     let config = optimizer_config(2e-2, MomentsDtype::Int8);
     let mut optimizer = Optimizer::new(config, 1, &network.parameters);
     let first = network.evaluate(&batches()[0]).unwrap();
-    for _ in 0..60 {
+    for number in 1..=60 {
         let (_, gradients) = loss_and_gradients(&network, None);
-        let norm = gradients.global_norm();
+        let update = Update {
+            number,
+            lr: 2e-2,
+            grad_norm: gradients.global_norm(),
+        };
         optimizer
-            .step(&network.parameters, &gradients, (2e-2, norm))
+            .step(&network.parameters, &gradients, &update)
             .unwrap();
     }
     let last = network.evaluate(&batches()[0]).unwrap();

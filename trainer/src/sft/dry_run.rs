@@ -1,6 +1,7 @@
 //! From a prepared run to its plan: what is counted here is counted as the run itself would.
 
 use crate::budget::{Budget, Largest, Shape};
+use crate::config::DeviceKind;
 use crate::memory::resident;
 use crate::pack::{pack, windows};
 use crate::plan::RunPlan;
@@ -28,8 +29,15 @@ pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPla
         save_dtype: config.save_dtype,
         max_positions: architecture.max_position_embeddings.min(config.max_length),
         lanes_at_once: lanes_at_once(),
+        gpu_tokens: match config.device {
+            DeviceKind::Cpu => None,
+            DeviceKind::Cuda => Some(config.largest_micro_batch()),
+        },
     };
-    let num_lanes = lanes_per_process(architecture.num_parameters(), 1);
+    let num_lanes = match config.device {
+        DeviceKind::Cpu => lanes_per_process(architecture.num_parameters(), 1),
+        DeviceKind::Cuda => 1,
+    };
     let max_tokens = config.max_tokens_per_micro_batch;
     let (mut largest, mut steps) = (Largest::default(), 0);
     for epoch in 1..=config.epochs {
@@ -58,6 +66,7 @@ pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPla
     let flops_per_epoch = flops.of_step(tokens, pairs.sum());
     let longest = set.train.iter().map(|example| example.ids.len()).max();
     RunPlan {
+        device: config.device,
         memory,
         program: resident().map_or(0, |memory| memory.now as usize),
         num_train_examples: set.train.len(),

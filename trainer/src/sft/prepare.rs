@@ -168,8 +168,9 @@ pub(super) fn training_config(
         max_tokens_per_micro_batch: args.common.max_tokens_per_micro_batch,
         // Known when the other processes have been met.
         num_lanes: 0,
-        method: args.method.method()?,
-        precision: args.method.precision,
+        device: args.common.device.device,
+        method: args.method.method(args.common.device.device)?,
+        precision: args.method.precision(args.common.device.device)?,
         label_smoothing: args.method.label_smoothing,
         optimizer: args.optimizer.config(SFT_DEFAULTS, args.method.moments)?,
         checkpointing: args.common.checkpointing,

@@ -1,4 +1,5 @@
 mod best;
+mod gpu;
 mod group;
 mod methods;
 mod stops;

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::forward::{DropoutKey, Goal, Network};
 use crate::gradients::Gradients;
 use crate::pack::{MicroBatch, pack};
+use crate::train::engine::StepGoal;
 
 /// A fixed number, not the number of threads, so that sums have one order on every machine.
 const NUM_LANES: usize = 4;
@@ -75,23 +76,28 @@ impl Lanes {
         self.total
     }
 
-    /// The sum of NLL over all micro-batches, and the gradient of `grad_scale` times that sum: the same
-    /// bits in every process. `steps` is the number of steps before this one.
+    /// The sum of the last [`Lanes::forward_backward`].
+    pub fn gradients(&self) -> &Gradients {
+        &self.gradients[0]
+    }
+
+    /// The sum of NLL over all micro-batches; computes the gradient of the goal's multiple of that sum. Both
+    /// are the same bits in every process.
     pub fn forward_backward(
         &mut self,
         network: &Network,
         batches: &[MicroBatch],
-        (steps, grad_scale): (u64, f32),
+        goal: StepGoal,
         group: &mut Group,
-    ) -> Result<(f64, &Gradients)> {
+    ) -> Result<f64> {
         let (first, total) = (self.first, self.total);
         let run_lane = |(lane, gradients): (usize, &mut Gradients)| -> Result<f64> {
             gradients.clear();
             let own = batches.iter().enumerate().skip(first + lane).step_by(total);
             own.map(|(number, batch)| {
-                let dropout = Some(DropoutKey::new(network.seed, steps, number));
+                let dropout = Some(DropoutKey::new(network.seed, goal.steps, number));
                 let goal = Goal {
-                    grad_scale,
+                    grad_scale: goal.grad_scale,
                     dropout,
                 };
                 network.forward_backward(batch, goal, gradients)
@@ -113,8 +119,7 @@ impl Lanes {
         for gradient in sum.in_order_mut() {
             group.all_reduce_sum(gradient)?;
         }
-        let nll = total_of(sums, group)?;
-        Ok((nll, &self.gradients[0]))
+        total_of(sums, group)
     }
 
     /// The sum of NLL over all micro-batches; the same bits in every process.

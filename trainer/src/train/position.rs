@@ -34,6 +34,13 @@ pub struct Counters {
     pub label_tokens: u64,
 }
 
+impl Counters {
+    /// Optimizer steps that changed the weights.
+    pub fn num_updates(&self) -> u64 {
+        self.steps - self.skipped_steps
+    }
+}
+
 /// NLL and labels of many micro-batches: summed, then divided, once.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct LossSum {

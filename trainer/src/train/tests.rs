@@ -1,11 +1,17 @@
+use candle_core::{Device, Tensor};
+use model::weights::tensor_specs;
+
+use super::cpu::CpuEngine;
 use super::*;
-use crate::config::{Checkpointing, MomentsDtype, Precision};
-use crate::forward::NetworkOptions;
+use crate::config::{Checkpointing, MomentsDtype, OptimizerConfig, Precision};
+use crate::forward::{Network, NetworkOptions};
 use crate::metrics::MetricsLog;
+use crate::optimizer::Optimizer;
 use crate::outputs::Saving;
 use crate::progress::Progress;
 use crate::schedule::ScheduleKind;
 use crate::testing::{Head, examples, optimizer_config, tiny_network, tiny_network_with};
+use crate::weights::Slot;
 
 const GUARD: GuardConfig = GuardConfig {
     spike: None,
@@ -24,8 +30,13 @@ fn schedule(peak_lr: f64) -> Schedule {
 fn state(lr: f64) -> TrainState {
     let config = optimizer_config(lr, MomentsDtype::F32);
     let network = tiny_network(Head::Tied, Checkpointing::Auto);
+    on_cpu(network, config)
+}
+
+fn on_cpu(network: Network, config: OptimizerConfig) -> TrainState {
     let optimizer = Optimizer::new(config, 3, &network.parameters);
-    TrainState::new(network, optimizer, Group::Single)
+    let engine = CpuEngine::new(network, optimizer, &Group::Single);
+    TrainState::new(Box::new(engine), Group::Single)
 }
 
 fn plan<'a>(examples: &'a Examples, validation: &'a Examples, epochs: u32) -> Plan<'a> {
@@ -117,21 +128,20 @@ fn journey(precision: Precision, moments: MomentsDtype) -> Vec<f32> {
         ..NetworkOptions::default()
     };
     let network = tiny_network_with(Head::Tied, options);
-    let weights = |network: &Network| -> Vec<f32> {
-        let values = network.weights.in_order().into_iter();
-        values.flat_map(|weight| weight.merged().unwrap()).collect()
+    let mut state = on_cpu(network, optimizer_config(1e-5, moments));
+    let num_weights = tensor_specs(state.engine.config()).len();
+    let weights = |state: &TrainState| -> Vec<f32> {
+        let values = (0..num_weights).flat_map(|number| state.engine.merged(number).unwrap());
+        values.collect()
     };
-    let before = weights(&network);
-    let config = optimizer_config(1e-5, moments);
-    let optimizer = Optimizer::new(config, 3, &network.parameters);
-    let mut state = TrainState::new(network, optimizer, Group::Single);
+    let before = weights(&state);
     let examples = examples(&[14, 3, 9, 4, 12, 6, 3, 20]);
     for step in 0..200_u32 {
         let chosen = [step % 8, (step + 3) % 8];
         let batches = pack(&chosen, &examples, 64);
         state.step(&batches, 1e-5, &GUARD).unwrap();
     }
-    let after = weights(&state.network);
+    let after = weights(&state);
     after.iter().zip(&before).map(|(a, b)| a - b).collect()
 }
 
@@ -183,8 +193,12 @@ fn overfits_eight_examples() {
 fn not_finite_steps_are_skipped_then_fatal() {
     let (examples, none) = (examples(&[9; 30]), Examples::default());
     let mut state = state(1e-2);
-    let norm = state.network.weights.norm.values.clone();
-    kernels::tensor::f32_update("test", "norm", &norm, |values| values[0] = f32::NAN).unwrap();
+    let parameters = state.engine.parameters();
+    let norm = parameters
+        .iter()
+        .position(|p| p.name == "model.norm.weight");
+    let nan = Tensor::full(f32::NAN, 12, &Device::Cpu).unwrap();
+    state.engine.set_values(Slot(norm.unwrap()), &nan).unwrap();
     let before = embedding(&state);
     let (outcome, events) = run(&mut state, &plan(&examples, &none, 1), &StopFlag::default());
     let error = outcome.unwrap_err().to_string();
@@ -196,7 +210,7 @@ fn not_finite_steps_are_skipped_then_fatal() {
 }
 
 fn embedding(state: &TrainState) -> Vec<f32> {
-    state.network.weights.in_order()[0].merged().unwrap()
+    state.engine.merged(0).unwrap()
 }
 
 /// A raised flag ends the run after the step that is under way.

@@ -1,0 +1,142 @@
+//! Whole runs on a GPU; on the software one where there is no other.
+
+use cuda_emulator::Provided;
+use model::weights::Weights;
+
+use super::*;
+use crate::testing::write_gpu_model_folder;
+
+/// A model that the GPU's kernels take, or `None` and a loud line.
+fn setup() -> Option<Setup> {
+    if let Provided::Nothing(why) = cuda_emulator::load() {
+        eprintln!("SKIPPED, no GPU: {why}");
+        return None;
+    }
+    let setup = Setup::new(StoredDtype::Bf16);
+    write_gpu_model_folder(&setup.path("base"), StoredDtype::Bf16);
+    // Few and short: a software GPU takes its time.
+    let line = |n: u32| json!({ "prompt": "Tom has", "completion": format!(" {n} pens") });
+    let lines: String = (0..7).map(|n| line(n).to_string() + "\n").collect();
+    std::fs::write(setup.path("train.jsonl"), lines).unwrap();
+    Some(setup)
+}
+
+const FEW: [&str; 16] = [
+    "--device",
+    "cuda",
+    "--epochs",
+    "2",
+    "--lr",
+    "1e-2",
+    "--batch-size",
+    "3",
+    "--validation-fraction",
+    "0.1",
+    "--seed",
+    "5",
+    "--max-length",
+    "24",
+    "--max-tokens-per-micro-batch",
+    "24",
+];
+
+const LORA: [&str; 6] = [
+    "--method",
+    "lora",
+    "--lora-rank",
+    "8",
+    "--lora-dropout",
+    "0.1",
+];
+
+const BF16_WEIGHTS: [&str; 4] = ["--precision", "bf16-weights", "--moments", "int8"];
+
+/// A run that was stopped in the middle of an epoch goes on to the bits of one that was not, in every
+/// format, and its folders are models like any other.
+#[test]
+fn a_run_on_a_gpu_resumes_bit_for_bit() {
+    let Some(setup) = setup() else { return };
+    let formats: [&[&str]; 3] = [&[], &LORA, &BF16_WEIGHTS];
+    for (number, format) in formats.iter().enumerate() {
+        let flags: Vec<&str> = FEW.iter().chain(*format).copied().collect();
+        let (whole, parts) = (format!("whole{number}"), format!("parts{number}"));
+        let (outcome, events) = Setup::run(&setup.args(&whole, &flags));
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        let losses: Vec<f64> = events.iter().filter_map(epoch_loss).collect();
+        assert!(losses[1] < losses[0], "{format:?}: {losses:?}");
+        let args = setup.args(&parts, &flags);
+        let outcome = run(&args, &StopFlag::at_look(1), &mut Progress::memory());
+        assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+        Setup::run(&args).0.unwrap();
+        for file in [
+            "epoch_2/model.safetensors",
+            "epoch_2/trainer_state/optimizer.safetensors",
+            "epoch_2/trainer_state/state.json",
+            "losses.csv",
+        ] {
+            let read = |out: &str| std::fs::read(setup.path(out).join(file)).unwrap();
+            assert!(read(&whole) == read(&parts), "{format:?}: {file} differs");
+        }
+        let folder = ModelFolder::open(&setup.path(&whole).join("epoch_2")).unwrap();
+        let dtype = candle_core::DType::F32;
+        Weights::load(&setup.path(&whole).join("epoch_2"), &folder.config, dtype).unwrap();
+    }
+}
+
+fn epoch_loss(event: &Event) -> Option<f64> {
+    match event {
+        Event::EpochEnd { train_loss, .. } => Some(*train_loss),
+        _ => None,
+    }
+}
+
+/// A run goes on on the device that it began on: sums have another order on the other one.
+#[test]
+fn the_device_is_a_setting() {
+    let Some(setup) = setup() else { return };
+    let flags = [&FEW[..], &LORA].concat();
+    Setup::run(&setup.args("out", &flags)).0.unwrap();
+    let on_cpu = [&FEW[2..], &LORA, &["--precision", "bf16"]].concat();
+    let error = Setup::run(&setup.args("out", &on_cpu)).0.unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("device = \"cuda\""), "{error}");
+}
+
+/// What a GPU does not compute is refused by name, before a weight is read.
+#[test]
+fn what_a_gpu_lacks_is_refused() {
+    let Some(setup) = setup() else { return };
+    for (more, named) in [
+        (vec!["--precision", "f32"], "--precision"),
+        (vec!["--method", "lora", "--base", "int8"], "--base"),
+        (vec!["--method", "lora", "--lora-rank", "12"], "--lora-rank"),
+    ] {
+        let flags: Vec<&str> = FEW.iter().copied().chain(more).collect();
+        let error = Setup::run(&setup.args("out", &flags)).0.unwrap_err();
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    let mut args = setup.args("out", &FEW[2..]);
+    args.common.device.gpu = Some(1);
+    let error = Setup::run(&args).0.unwrap_err().to_string();
+    assert!(error.contains("--gpu"), "{error}");
+}
+
+/// The plan of a run on a GPU is what its memory will hold: 16 bytes a weight with f32 masters and
+/// moments, two more for the copy that products read.
+#[test]
+fn a_plan_counts_the_gpus_memory() {
+    let setup = Setup::new(StoredDtype::Bf16);
+    let flags = [&FEW[..12], &["--prompt", "sft"]].concat();
+    let args = setup.args("out", &flags);
+    let plan = run_plan(&prepare(&args).unwrap(), None);
+    let memory = plan.memory;
+    let per_weight = memory.gradients + memory.moments;
+    assert!(per_weight >= 12 * memory.num_parameters, "{memory:?}");
+    let states = memory.weights + per_weight;
+    // Norms have no copy; places are rounded up to 128 values.
+    assert!(
+        states < 18 * memory.num_parameters + (64 << 10),
+        "{memory:?}"
+    );
+    assert!(plan.text().contains("peak on the GPU"));
+}
