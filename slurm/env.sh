@@ -16,16 +16,24 @@ STAR_MODULES=()
 
 # --- Paths: seen by all nodes under the same name.
 STAR_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-STAR_BIN=$STAR_ROOT/target/release
+# Programs of cuda/build.sh; those of `cargo build --release` (target/release) compute on a CPU only.
+STAR_BIN=$STAR_ROOT/target/cuda-bin
+# Folder of libcublasLt.so.13, where no module brings it: of PyTorch or of `pip install nvidia-cublas`, such as
+# .../site-packages/nvidia/cu13/lib. Empty: the system's.
+STAR_CUDA_LIBRARIES=
 STAR_RUNS=$STAR_ROOT/runs/slurm
 # The base model: a folder in Hugging Face layout.
 STAR_MODEL=$STAR_ROOT/models/Llama-3.2-3B-Instruct
 STAR_TRAIN=$STAR_ROOT/gsm8k/train.jsonl
 STAR_TEST=$STAR_ROOT/gsm8k/test.jsonl
 
+# --- Computing.
+# What gen-server and trainer compute on (their --device): cuda or cpu.
+STAR_DEVICE=cuda
+# What they compute in (--dtype of the server, --precision of the trainer).
+STAR_PRECISION=bf16
+
 # --- Server.
-# What gen-server computes on (its --device).
-STAR_DEVICE=cpu
 # IP address of the node that other nodes can reach. Empty: the first one that its host name has.
 STAR_LISTEN_ADDRESS=
 # How long a job waits for a server to be ready, in seconds. Loading 6 GB from a busy file system is slow.

@@ -18,6 +18,9 @@ prepare_job() {
         fi
         module load "${STAR_MODULES[@]}"
     fi
+    if [[ -n $STAR_CUDA_LIBRARIES ]]; then
+        export LD_LIBRARY_PATH=$STAR_CUDA_LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    fi
     mkdir -p "$STAR_RUNS"
     echo "job ${SLURM_JOB_ID:-none} on $(hostname), restart ${SLURM_RESTART_COUNT:-0}, $(date)"
 }
@@ -46,7 +49,8 @@ start_server() {
     # Other users of the node could reach the port: only holders of the token are answered.
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$STAR_TOKEN")
     srun --ntasks=1 "$STAR_BIN/gen-server" \
-        --model "$STAR_MODEL" --checkpoint-root "$STAR_RUNS" --device "$STAR_DEVICE" \
+        --model "$STAR_MODEL" --checkpoint-root "$STAR_RUNS" \
+        --device "$STAR_DEVICE" --dtype "$STAR_PRECISION" \
         --listen "$(listen_address "$1")" --endpoint-file "$STAR_ENDPOINT" \
         --auth-token-file "$STAR_TOKEN" &
     server_pid=$!

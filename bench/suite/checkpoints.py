@@ -1,5 +1,6 @@
 """The checkpoints: random weights from `star random-model`, and a tokenizer of 4,096 entries made from the demo's."""
 
+import itertools
 import json
 import os
 import shutil
@@ -21,13 +22,13 @@ def make_tokenizer(source, target, vocab_size):
     special = {added["content"] for added in tokenizer["added_tokens"]}
     vocab, merges = model["vocab"], model["merges"]
     pieces = sorted((token for token in vocab if token not in special and token.startswith("Ġ")), key=vocab.get)
-    for left in pieces:
-        for right in pieces:
-            if len(vocab) == vocab_size:
-                break
-            if left + right not in vocab:
-                vocab[left + right] = len(vocab)
-                merges.append([left, right])
+    others = sorted((token for token in vocab if token not in special and not token.startswith("Ġ")), key=vocab.get)
+    for left, right in itertools.chain(itertools.product(pieces, pieces), itertools.product(pieces, others)):
+        if len(vocab) == vocab_size:
+            break
+        if left + right not in vocab:
+            vocab[left + right] = len(vocab)
+            merges.append([left, right])
     assert len(vocab) == vocab_size, len(vocab)
     os.makedirs(target, exist_ok=True)
     with open(f"{target}/tokenizer.json", "w", encoding="utf-8") as file:

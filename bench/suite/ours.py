@@ -47,13 +47,13 @@ class Binaries:
 class OurServer:
     """A running server."""
 
-    def __init__(self, binaries, model, arguments, threads, work, label):
+    def __init__(self, binaries, model, arguments, threads, work, label, kv_cache_mib=KV_CACHE_MIB):
         self.star = binaries.star
         self.endpoint = f"{work}/endpoint-{label}"
         if os.path.exists(self.endpoint):
             os.remove(self.endpoint)
         self.log = open(f"{work}/gen-server-{label}.log", "w")
-        self.command = ["--kv-cache-mib", str(KV_CACHE_MIB), "--threads", str(threads), *arguments]
+        self.command = ["--kv-cache-mib", str(kv_cache_mib), "--threads", str(threads), *arguments]
         self.process = subprocess.Popen(
             [
                 binaries.server,
@@ -76,10 +76,10 @@ class OurServer:
                 raise RuntimeError(f"gen-server did not start: {' | '.join(tail)}")
             time.sleep(0.05)
 
-    def bench(self, *arguments):
+    def bench(self, *arguments, limit_s=None):
         """`star bench` with these arguments, as its JSON."""
         command = [self.star, "bench", "--server", self.endpoint, "--json", "--warmup", "0", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
         if done.returncode != 0:
             raise RuntimeError(f"star bench failed: {done.stderr.strip()[-300:]}")
         return json.loads(done.stdout)

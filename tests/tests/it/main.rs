@@ -10,6 +10,7 @@ mod world;
 
 mod crash;
 mod errors;
+mod gpu;
 mod loops;
 mod loss;
 mod python;

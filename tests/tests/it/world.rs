@@ -84,7 +84,7 @@ impl BaseModel {
     pub(crate) fn get() -> Arc<Self> {
         let mut known = BASE_MODEL.lock().unwrap_or_else(PoisonError::into_inner);
         known.upgrade().unwrap_or_else(|| {
-            let made = Arc::new(Self::pretrain());
+            let made = Arc::new(Self::pretrain(32, 420));
             *known = Arc::downgrade(&made);
             made
         })
@@ -94,19 +94,24 @@ impl BaseModel {
         self.folder.path().join("base/model")
     }
 
-    fn pretrain() -> Self {
+    /// One whose sizes the kernels of a GPU take: heads of 64, a vocabulary of whole vectors.
+    pub(crate) fn for_gpu() -> Self {
+        Self::pretrain(128, 424)
+    }
+
+    fn pretrain(hidden_size: u32, vocab_size: u32) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let text = folder.path().join("text.jsonl");
         write_corpus(&text);
         trainer(["pretrain", "--progress", "quiet", "--seed", "1"])
             .with("--text", &text)
             .with("--out", folder.path().join("base"))
-            .with("--vocab-size", "420")
-            .with("--hidden-size", "32")
+            .with("--vocab-size", vocab_size.to_string())
+            .with("--hidden-size", hidden_size.to_string())
             .with("--num-layers", "2")
             .with("--num-heads", "2")
             .with("--num-kv-heads", "1")
-            .with("--intermediate-size", "64")
+            .with("--intermediate-size", (2 * hidden_size).to_string())
             .with("--batch-tokens", "2048")
             .with("--epochs", "5")
             .with("--lr", "0.01")

@@ -1,0 +1,224 @@
+"""The parts of `bench/gpu.sh` that need no server."""
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import threading
+import time
+
+from . import gpu_serving, machine
+
+
+class Watch(threading.Timer):
+    """Kills a process after a time."""
+
+    def __init__(self, process, limit_s):
+        super().__init__(limit_s, self._fire)
+        self.process, self.has_fired, self.daemon = process, False, True
+        self.start()
+
+    def _fire(self):
+        self.has_fired = True
+        self.process.kill()
+
+
+def text_of(command):
+    """What a program prints, or nothing where it is not there."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def machine_line(run):
+    query = "name,memory.total,driver_version,clocks.max.sm,power.limit"
+    card = text_of(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"])
+    if run.args.emulated or run.args.device == "cpu":
+        card = "none: the software GPU" if run.args.emulated else "none: the CPU"
+    facts = machine.facts(run.repository)
+    try:
+        commit = open(run.program("commit")).read().strip()
+    except OSError:
+        commit = "unknown"
+    run.record(
+        what="machine",
+        card=card or "none found by nvidia-smi",
+        time=facts["time"],
+        cpu=facts["cpu"],
+        cores=facts["cores"],
+        memory_gib=facts["memory_gib"],
+        kernel=facts["kernel"],
+        programs_from=commit,
+        gen_server=text_of([run.program("gen-server"), "--version"]),
+        libraries=os.environ.get("LD_LIBRARY_PATH", ""),
+    )
+
+
+def doctor(run):
+    """The server's own look at the machine."""
+    run.record(what="doctor", seconds=round(run.command([run.program("gen-server"), "doctor"], "doctor"), 2))
+    print(open(f"{run.args.out}/doctor.log").read())
+
+
+def kernels(run):
+    """The tests of every kernel, each on three seeds, on this card."""
+    command = [run.program("kernel-tests"), "--nocapture", "--test-threads", 4]
+    seconds = run.command(command, "kernel-tests")
+    text = open(f"{run.args.out}/kernel-tests.log").read()
+    counts = re.search(r"(\d+) passed; (\d+) failed", text)
+    if not counts or int(counts[1]) == 0:
+        raise RuntimeError("no test ran")
+    if "NOT TESTED" in text or "SKIPPED" in text:
+        raise RuntimeError("tests found no GPU and skipped")
+    device = "this machine's GPU" if "this machine's GPU" in text else "software GPU"
+    run.record(what="kernel tests", passed=int(counts[1]), device=device, seconds=round(seconds, 1))
+
+
+def ceilings(run):
+    """Copy bandwidth and the rate of a large bf16 product, through PyTorch: what floors are computed from."""
+    peer(run, "ceilings")
+
+
+def decode(run):
+    """Prefill, too, where it is wanted: the weights are then made once."""
+    wanted = run.shape.phases.split(",")
+    if "prefill" not in run.args.only:
+        wanted = [phase for phase in wanted if not phase.startswith("p")]
+    phases(run, wanted)
+
+
+def prefill(run):
+    if not run.found("prefill"):
+        phases(run, [phase for phase in run.shape.phases.split(",") if phase.startswith("p")])
+
+
+def phases(run, wanted):
+    """Steps alone: forward pass and sampling, without requests, scheduling and text."""
+    model, shape = gpu_serving.checkpoint(run), run.shape
+    gpu_serving.stop(run)
+    settings = {
+        "--model": model,
+        "--device": run.args.device,
+        "--dtype": "bf16",
+        "--phases": ",".join(wanted),
+        "--max-num-seqs": shape.max_num_seqs,
+        "--max-num-batched-tokens": shape.max_num_batched_tokens,
+    }
+    if run.args.device == "cuda":
+        settings["--weight-arenas"] = 1
+    flags = [part for pair in settings.items() for part in pair]
+    run.command([run.program("gen-server"), "speed", "--json", *flags], f"speed-{run.part}")
+
+
+def train(run):
+    """`trainer sft`, all weights, from its own metrics. It is stopped before it saves: 45 GB of optimizer state."""
+    rows, length, num_steps = run.shape.training
+    model = gpu_serving.checkpoint(run)
+    gpu_serving.stop(run)
+    folder = f"{run.args.scratch}/train"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    write_examples(run, f"{folder}/train.jsonl", rows * (num_steps + 1), length)
+    settings = {
+        "--device": run.args.device,
+        "--model": model,
+        "--train": f"{folder}/train.jsonl",
+        "--format": "prompt-completion",
+        "--prompt-format": "plain",
+        "--out": f"{folder}/out",
+        "--epochs": 1,
+        "--batch-size": rows,
+        # Inputs and the label of the last one.
+        "--max-length": length + 1,
+        "--max-tokens-per-micro-batch": max(4 * length, 128),
+        "--precision": "bf16",
+        "--lr": 1e-5,
+        "--validation-fraction": 0,
+        "--progress": "plain",
+    }
+    if run.ceilings():
+        settings["--peak-tflops"] = run.ceilings().flops_per_s / 1e12
+    if run.args.device == "cpu":
+        # The trainer of the CPU knows no such flag yet.
+        del settings["--device"]
+    flags = [str(part) for pair in settings.items() for part in pair]
+    with open(f"{run.args.out}/trainer.log", "w") as log:
+        process = subprocess.Popen([run.program("trainer"), "sft", *flags], stdout=log, stderr=log)
+        try:
+            steps = wait_for_steps(run, process, f"{folder}/out/metrics.jsonl", num_steps)
+        finally:
+            process.kill()
+            process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+    if any(step["tokens"] != rows * length for step in steps):
+        raise RuntimeError(f"expected {rows * length} tokens a step, found {[step['tokens'] for step in steps]}")
+    timed = steps[min(3, num_steps // 2) :]
+    # The median step.
+    middle = sorted(timed, key=lambda step: step["tokens_per_s"])[len(timed) // 2]
+    run.record(
+        what="train",
+        by="ours",
+        rows=rows,
+        length=length,
+        num_steps=len(timed),
+        tokens_per_s=middle["tokens_per_s"],
+        ms=1e3 * middle["tokens"] / middle["tokens_per_s"],
+        tflops=middle.get("tflops"),
+        mfu=middle.get("mfu"),
+        first_loss=steps[0]["loss"],
+        last_loss=steps[-1]["loss"],
+        resident_bytes=middle.get("peak_resident_bytes"),
+    )
+
+
+def write_examples(run, path, count, length):
+    """Examples of `length` inputs: BOS, a word as the prompt, words, of which the end of the text is no input."""
+    vocab = json.load(open(f"{run.repository}/data/demo/model/tokenizer.json", encoding="utf-8"))["model"]["vocab"]
+    words = sorted(word[1:] for word in vocab if re.fullmatch("Ġ[a-z]+", word))
+    draw = random.Random(20261125)
+    with open(path, "w") as file:
+        for _ in range(count):
+            completion = "".join(f" {draw.choice(words)}" for _ in range(length - 2))
+            file.write(json.dumps({"prompt": f" {draw.choice(words)}", "completion": completion}) + "\n")
+
+
+def wait_for_steps(run, process, path, count):
+    while True:
+        try:
+            lines = open(path).read().splitlines()
+        except OSError:
+            lines = []
+        if len(lines) > count or (len(lines) == count and process.poll() is not None):
+            return [json.loads(line) for line in lines[:count]]
+        if process.poll() is not None or run.left_s() <= 1.0:
+            why = "took too long" if process.poll() is None else f"ended with {process.returncode}"
+            tail = open(f"{run.args.out}/trainer.log", errors="replace").read().strip().splitlines()[-3:]
+            raise RuntimeError(f"trainer {why} after {len(lines)} steps: {' | '.join(tail)}"[:500])
+        time.sleep(0.1)
+
+
+def peers(run):
+    """PyTorch and transformers on the same shape: same prompts in number and length, same new tokens, greedy."""
+    gpu_serving.stop(run)
+    peer(run, "continuous,static,train")
+
+
+def peer(run, what):
+    load, (rows, length, _) = run.shape.closed_loop, run.shape.training
+    settings = {
+        "--what": what,
+        "--shape": run.args.shape,
+        "--device": "cuda" if run.args.device == "cuda" and not run.args.emulated else "cpu",
+        "--num-prompts": load.num_prompts,
+        "--prompt-tokens": load.prompt_tokens,
+        "--max-tokens": load.max_tokens,
+        "--rows": rows,
+        "--length": length,
+        "--seconds": int(run.left_s()),
+    }
+    script = f"{run.repository}/bench/peers/gpu_transformers.py"
+    arguments = [run.args.python, script, *(part for pair in settings.items() for part in pair)]
+    run.command(arguments, f"peers-{run.part}", {"HF_HUB_OFFLINE": "1"})
