@@ -141,9 +141,6 @@ def train(run):
     }
     if run.ceilings():
         settings["--peak-tflops"] = run.ceilings().flops_per_s / 1e12
-    if run.args.device == "cpu":
-        # The trainer of the CPU knows no such flag yet.
-        del settings["--device"]
     flags = [str(part) for pair in settings.items() for part in pair]
     with open(f"{run.args.out}/trainer.log", "w") as log:
         process = subprocess.Popen([run.program("trainer"), "sft", *flags], stdout=log, stderr=log)
