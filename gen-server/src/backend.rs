@@ -16,13 +16,13 @@ use std::{fmt::Debug, path::Path, sync::Arc};
 use model::tokenizer::ModelTokenizer;
 
 use crate::{
-    config::{Device, ServerConfig},
+    config::{Device, PrefixCacheMode, ServerConfig},
     engine::{
         runner::{Runner, StagedWeights},
         scheduler::Limits,
     },
     error::ServerError,
-    request::WeightsVersion,
+    request::{PrefixCache, WeightsVersion},
 };
 
 /// Loads the model that `config` names onto its device. Blocks for as long as that takes.
@@ -85,4 +85,20 @@ pub(crate) trait Loader: Debug + Send + Sync {
         folder: &Path,
         expected_manifest_sha256: Option<&str>,
     ) -> Result<Loaded, LoadError>;
+}
+
+/// What a step may hold, as configured, and so many blocks: two slots at least, for a prompt of one token
+/// and its answer.
+fn step_limits(config: &ServerConfig, num_blocks: usize) -> Limits {
+    Limits {
+        block_size: config.block_size as usize,
+        num_blocks: u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2),
+        max_num_seqs: config.max_num_seqs as usize,
+        max_num_batched_tokens: config.max_num_batched_tokens as usize,
+        max_draft_tokens: config.speculative_tokens as usize,
+        prefix_cache: match config.prefix_cache {
+            PrefixCacheMode::On => PrefixCache::Use,
+            PrefixCacheMode::Off => PrefixCache::Bypass,
+        },
+    }
 }

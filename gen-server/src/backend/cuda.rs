@@ -26,12 +26,13 @@ use self::{
 use super::{
     Backend,
     checkpoint::{self, Served},
+    step_limits,
 };
 use crate::{
-    config::{KvCacheDtype, KvCacheSize, PrefixCacheMode, ServerConfig, WeightArenas},
+    config::{KvCacheDtype, KvCacheSize, ServerConfig, WeightArenas},
     engine::scheduler::Limits,
     error::ServerError,
-    request::{PrefixCache, WeightsVersion},
+    request::WeightsVersion,
 };
 
 /// Rows whose logits are in memory at once: with a vocabulary of 128,256 these are 263 MB.
@@ -125,19 +126,8 @@ fn limits(
     model: &LlamaConfig,
     device: &Device,
 ) -> Result<Limits, ServerError> {
-    let block_size = config.block_size as usize;
-    let mut limits = Limits {
-        block_size,
-        num_blocks: 2,
-        max_num_seqs: config.max_num_seqs as usize,
-        max_num_batched_tokens: config.max_num_batched_tokens as usize,
-        max_draft_tokens: config.speculative_tokens as usize,
-        prefix_cache: match config.prefix_cache {
-            PrefixCacheMode::On => PrefixCache::Use,
-            PrefixCacheMode::Off => PrefixCache::Bypass,
-        },
-    };
-    let block_bytes = kv_block_bytes(model, block_size, kv_element(config));
+    let limits = step_limits(config, 0);
+    let block_bytes = kv_block_bytes(model, limits.block_size, kv_element(config));
     let num_blocks = match config.kv_cache {
         KvCacheSize::Blocks(blocks) => blocks.get() as usize,
         KvCacheSize::Mebibytes(mib) => ((mib.get() as usize) << 20) / block_bytes,
@@ -151,9 +141,7 @@ fn limits(
             (left / block_bytes).min(most)
         }
     };
-    // Two slots at least: a prompt of one token and its answer.
-    limits.num_blocks = u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2);
-    Ok(limits)
+    Ok(step_limits(config, num_blocks))
 }
 
 /// What is left of the share of the GPU's memory that was given, once `taken` is.

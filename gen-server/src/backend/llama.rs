@@ -14,9 +14,10 @@ use rayon::prelude::*;
 use super::{
     Backend, LoadError, Loaded, Loader,
     checkpoint::{self, Served, does_not_work, unusable},
+    step_limits,
 };
 use crate::{
-    config::{KvCacheSize, PrefixCacheMode, ServerConfig},
+    config::{KvCacheSize, ServerConfig},
     engine::{
         batch::{LogitsRow, StepBatch},
         runner::{Runner, RunnerError, Sampled, StagedWeights},
@@ -24,7 +25,7 @@ use crate::{
         scheduler::Limits,
     },
     error::ServerError,
-    request::{PrefixCache, WeightsVersion},
+    request::WeightsVersion,
 };
 
 /// Most that the KV cache takes unless told otherwise.
@@ -112,18 +113,7 @@ fn limits(config: &ServerConfig, model: &LlamaConfig) -> Limits {
             all.min(MAX_AUTO_KV_BYTES / block_bytes).max(one)
         }
     };
-    Limits {
-        block_size,
-        // Two slots at least: a prompt of one token and its answer.
-        num_blocks: u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2),
-        max_num_seqs: config.max_num_seqs as usize,
-        max_num_batched_tokens: config.max_num_batched_tokens as usize,
-        max_draft_tokens: config.speculative_tokens as usize,
-        prefix_cache: match config.prefix_cache {
-            PrefixCacheMode::On => PrefixCache::Use,
-            PrefixCacheMode::Off => PrefixCache::Bypass,
-        },
-    }
+    step_limits(config, num_blocks)
 }
 
 /// Executes steps with a Llama.
