@@ -200,7 +200,10 @@ impl Device {
 
     /// Records what `work` submits, to be launched as one. Nothing is computed now, nothing may be
     /// allocated, and all that is used must stay where it is.
-    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+    pub fn record<E: From<Error>>(
+        &self,
+        work: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Graph, E> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = self.inner.stream.begin_capture(mode);
         begun.map_err(Error::driver("begin_capture"))?;

@@ -30,7 +30,7 @@ fn start(config: &ServerConfig) -> EngineHandle {
     start_backend(load(config).unwrap())
 }
 
-fn start_backend(backend: Backend) -> EngineHandle {
+pub(super) fn start_backend(backend: Backend) -> EngineHandle {
     let setup = handle::EngineSetup {
         runner: backend.runner,
         limits: backend.limits,
@@ -52,7 +52,7 @@ fn prompts() -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn request(prompt: &[u32], task: Task, sampling: &Sampling) -> EngineRequest {
+pub(super) fn request(prompt: &[u32], task: Task, sampling: &Sampling) -> EngineRequest {
     EngineRequest {
         prompt_ids: prompt.to_vec(),
         task,
@@ -76,9 +76,9 @@ fn submit(
 
 /// Tokens and log probabilities, compared to the bit.
 #[derive(Debug, Clone, PartialEq)]
-struct Answer {
-    tokens: Vec<u32>,
-    logprobs: Vec<TokenLogprobs>,
+pub(super) struct Answer {
+    pub(super) tokens: Vec<u32>,
+    pub(super) logprobs: Vec<TokenLogprobs>,
 }
 
 fn ended(mut events: tokio::sync::mpsc::Receiver<Event>) -> (Answer, Counts) {
@@ -91,7 +91,7 @@ fn ended(mut events: tokio::sync::mpsc::Receiver<Event>) -> (Answer, Counts) {
     }
 }
 
-fn answer(events: tokio::sync::mpsc::Receiver<Event>) -> Answer {
+pub(super) fn answer(events: tokio::sync::mpsc::Receiver<Event>) -> Answer {
     ended(events).0
 }
 

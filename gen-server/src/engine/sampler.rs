@@ -49,6 +49,20 @@ pub(crate) struct Draw<'a> {
     pub history: &'a [u32],
 }
 
+impl<'a> Draw<'a> {
+    /// What decides for `row` of `batch`.
+    pub(crate) fn of(batch: &'a StepBatch, row: &LogitsRow) -> Self {
+        let drawing = &batch.drawings[row.drawing as usize];
+        Self {
+            sampling: &drawing.sampling,
+            stopping: &drawing.stopping,
+            position: row.position,
+            num_prompt_tokens: drawing.num_prompt_tokens,
+            history: batch.history(row),
+        }
+    }
+}
+
 /// What `row` of `batch`, with its `logits` \[V\], comes to. `None` if a logit is not a number or +∞,
 /// or all are −∞.
 pub(crate) fn outcome(
@@ -64,14 +78,8 @@ pub(crate) fn outcome(
             (token, Some(drawing.num_candidates.unwrap_or(0)))
         }
         Purpose::Draw => {
-            let draw = Draw {
-                sampling: &drawing.sampling,
-                stopping: &drawing.stopping,
-                position: row.position,
-                num_prompt_tokens: drawing.num_prompt_tokens,
-                history: batch.history(row),
-            };
-            (sample(logits, &draw, scratch)?, drawing.num_candidates)
+            let token = sample(logits, &Draw::of(batch, row), scratch)?;
+            (token, drawing.num_candidates)
         }
     };
     let logprobs = num_candidates.map(|k| logprobs::of(logits, token, k as usize));

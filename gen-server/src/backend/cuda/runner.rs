@@ -133,15 +133,7 @@ impl CudaRunner {
             self.compute(shape, 0)?;
             self.device.synchronize()?;
             let device = self.device.clone();
-            let mut problem = None;
-            let graph = device.record(|| {
-                problem = self.compute(shape, 0).err();
-                Ok(())
-            });
-            if let Some(problem) = problem {
-                return Err(problem);
-            }
-            graphs.push(graph?);
+            graphs.push(device.record(|| self.compute(shape, 0))?);
         }
         self.graphs.by_arena[self.live.index()] = graphs;
         Ok(())

@@ -1,5 +1,7 @@
 //! What the rows of a step are for, as the kernels want it, and what they came to.
 
+use std::{collections::BTreeMap, ops::Range};
+
 use cuda::{
     CudaSlice, CudaView, Device, LogitEdit, MAX_CANDIDATES, Pinned, Result, RowPurpose,
     SampleOutput, SampleRow, SampledRows, sample,
@@ -10,6 +12,7 @@ use crate::{
     engine::{
         batch::{LogitsRow, Purpose, StepBatch},
         runner::Sampled,
+        sampler::Draw,
     },
     request::TokenLogprobs,
 };
@@ -84,20 +87,15 @@ impl Sampler {
         } else {
             &mut self.many_edits
         };
-        let mut start = 0;
-        while start < num_rows {
-            let end = num_rows.min(start + self.logits_rows);
-            let mut logits = network.logits(arena, start..end)?;
-            let words =
-                SampleOutput::len(start, MAX_CANDIDATES)..SampleOutput::len(end, MAX_CANDIDATES);
+        for (rows, words) in pieces(num_rows, self.logits_rows) {
+            let mut logits = network.logits(arena, rows.clone())?;
             let mut output = SampleOutput {
                 words: &mut self.drawn.slice_mut(words),
                 max_candidates: MAX_CANDIDATES,
             };
-            let rows = self.rows.slice(start..end);
+            let rows = self.rows.slice(rows);
             let mut edits = edits.as_view_mut();
             sample(&device, &mut logits, &rows, &mut edits, &mut output)?;
-            start = end;
         }
         Ok(())
     }
@@ -156,20 +154,27 @@ impl Drawing {
     ) -> Result<()> {
         outcomes.clear();
         let words = self.drawn.as_slice()?;
-        let mut start = 0;
-        while start < self.num_rows {
-            let end = self.num_rows.min(start + logits_rows);
-            let piece =
-                SampleOutput::len(start, MAX_CANDIDATES)..SampleOutput::len(end, MAX_CANDIDATES);
-            let sampled = SampledRows::new(&words[piece], end - start, MAX_CANDIDATES)?;
+        for (rows, piece) in pieces(self.num_rows, logits_rows) {
+            let sampled = SampledRows::new(&words[piece], rows.len(), MAX_CANDIDATES)?;
             let asked = self.num_candidates.iter().enumerate();
-            for (row, num_candidates) in asked.take(end).skip(start) {
-                outcomes.push(outcome(&sampled, row - start, *num_candidates));
+            for (row, num_candidates) in asked.take(rows.end).skip(rows.start) {
+                outcomes.push(outcome(&sampled, row - rows.start, *num_candidates));
             }
-            start = end;
         }
         Ok(())
     }
+}
+
+/// A step's rows in pieces of at most `logits_rows`, and of each piece the words that it comes to.
+fn pieces(
+    num_rows: usize,
+    logits_rows: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    (0..num_rows).step_by(logits_rows).map(move |start| {
+        let end = num_rows.min(start + logits_rows);
+        let word = |row| SampleOutput::len(row, MAX_CANDIDATES);
+        (start..end, word(start)..word(end))
+    })
 }
 
 /// Where among the words that a step's rows came to the token of a row is.
@@ -200,10 +205,10 @@ fn sample_row(batch: &StepBatch, row: &LogitsRow, edits: &mut Vec<LogitEdit>) ->
             ..SampleRow::default()
         };
     }
-    let drawing = &batch.drawings[row.drawing as usize];
-    let sampling = &drawing.sampling;
+    let draw = Draw::of(batch, row);
+    let sampling = draw.sampling;
     let first_edit = edits.len();
-    push_edits(batch, row, edits);
+    push_edits(&draw, edits);
     SampleRow {
         purpose: RowPurpose::Draw,
         seed: sampling.seed,
@@ -222,37 +227,26 @@ fn sample_row(batch: &StepBatch, row: &LogitsRow, edits: &mut Vec<LogitEdit>) ->
 }
 
 /// One edit for each token whose logit changes, in the order of the tokens.
-fn push_edits(batch: &StepBatch, row: &LogitsRow, edits: &mut Vec<LogitEdit>) {
-    let drawing = &batch.drawings[row.drawing as usize];
-    let sampling = &drawing.sampling;
-    let num_answer_tokens = row.position as usize - drawing.num_prompt_tokens;
-    let may_stop = num_answer_tokens >= drawing.stopping.min_tokens as usize;
-    if sampling.logit_bias.is_empty() && may_stop && !sampling.has_penalties() {
+fn push_edits(draw: &Draw<'_>, edits: &mut Vec<LogitEdit>) {
+    if !draw.changes_logits() {
         return;
     }
-    let mut by_token = std::collections::BTreeMap::<u32, LogitEdit>::new();
+    let mut by_token = BTreeMap::<u32, LogitEdit>::new();
     let mut change = |token: u32, change: &dyn Fn(LogitEdit) -> LogitEdit| {
         let edit = by_token.entry(token).or_insert(LogitEdit::new(token));
         *edit = change(*edit);
     };
-    for &(token, bias) in &sampling.logit_bias {
+    for &(token, bias) in &draw.sampling.logit_bias {
         change(token, &|edit| edit.bias(bias));
     }
-    if !may_stop {
-        for &token in &drawing.stopping.token_ids {
+    if !draw.may_stop() {
+        for &token in &draw.stopping.token_ids {
             change(token, &LogitEdit::forbidden);
         }
     }
-    if sampling.has_penalties() {
-        let history = batch.history(row);
-        let (_, answer) = history.split_at(drawing.num_prompt_tokens);
-        let mut num_in_answer = std::collections::BTreeMap::<u32, u32>::new();
-        for &token in history {
-            num_in_answer.entry(token).or_insert(0);
-        }
-        for &token in answer {
-            *num_in_answer.entry(token).or_insert(0) += 1;
-        }
+    if draw.sampling.has_penalties() {
+        let mut num_in_answer = BTreeMap::new();
+        draw.count_seen(&mut num_in_answer);
         for (&token, &count) in &num_in_answer {
             change(token, &|edit| edit.seen(count));
         }

@@ -15,10 +15,15 @@ use model::{
 
 use crate::{
     ServerConfig,
-    backend::{Backend, LoadError, fake::tiny_config, load},
+    backend::{
+        LoadError,
+        fake::tiny_config,
+        load,
+        tests::{Answer, answer, request, start_backend},
+    },
     config::{Device, Dtype, KvCacheDtype, KvCacheSize, Precision, WeightArenas},
-    engine::handle::{self, EngineHandle},
-    request::{EngineRequest, Event, PrefixCache, Sampling, Stopping, Task, TokenLogprobs},
+    engine::handle::EngineHandle,
+    request::{Sampling, Stopping, Task, TokenLogprobs},
 };
 
 /// The smallest that the kernels take.
@@ -71,17 +76,6 @@ fn on_cpu(path: &Path) -> ServerConfig {
     config
 }
 
-fn start(backend: Backend) -> EngineHandle {
-    let setup = handle::EngineSetup {
-        runner: backend.runner,
-        limits: backend.limits,
-        max_context_tokens: backend.max_context_tokens,
-        weights: backend.weights,
-        max_num_commands: 64,
-    };
-    handle::start(setup).unwrap().0
-}
-
 fn prompts() -> Vec<Vec<u32>> {
     let prompt = |length: u32| {
         (0..length)
@@ -89,35 +83,6 @@ fn prompts() -> Vec<Vec<u32>> {
             .collect()
     };
     [3, 17, 40, 9, 16, 33, 1].map(prompt).to_vec()
-}
-
-fn request(prompt: &[u32], task: Task, sampling: &Sampling) -> EngineRequest {
-    EngineRequest {
-        prompt_ids: prompt.to_vec(),
-        task,
-        sampling: Arc::new(sampling.clone()),
-        stopping: Arc::new(Stopping::default()),
-        num_candidates: Some(3),
-        priority: 0,
-        prefix_cache: PrefixCache::Use,
-        tokens_per_event: u32::MAX,
-    }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Answer {
-    tokens: Vec<u32>,
-    logprobs: Vec<TokenLogprobs>,
-}
-
-fn ended(mut events: tokio::sync::mpsc::Receiver<Event>) -> Answer {
-    match events.blocking_recv() {
-        Some(Event::Finished(finished)) => Answer {
-            tokens: finished.tokens,
-            logprobs: finished.logprobs,
-        },
-        other => panic!("expected an end, found {other:?}"),
-    }
 }
 
 /// Answers to all prompts, asked at once.
@@ -129,16 +94,16 @@ fn answers(engine: &EngineHandle, sampling: &Sampling, max_tokens: u32) -> Vec<A
         engine.submit(request).unwrap()
     });
     let asked: Vec<_> = asked.collect();
-    asked.into_iter().map(ended).collect()
+    asked.into_iter().map(answer).collect()
 }
 
 /// What the CPU thinks of each token of these answers.
 fn judged(judge: &EngineHandle, answers: &[Answer]) -> Vec<Vec<TokenLogprobs>> {
-    let scored = answers.iter().zip(prompts()).map(|(answer, prompt)| {
-        let whole = [prompt.as_slice(), &answer.tokens].concat();
+    let scored = answers.iter().zip(prompts()).map(|(given, prompt)| {
+        let whole = [prompt.as_slice(), &given.tokens].concat();
         let from = prompt.len() as u32;
         let request = request(&whole, Task::Score { from }, &Sampling::GREEDY);
-        ended(judge.submit(request).unwrap()).logprobs
+        answer(judge.submit(request).unwrap()).logprobs
     });
     scored.collect()
 }
@@ -152,11 +117,11 @@ const TOLERANCE: f32 = 0.02;
 #[test]
 fn greedy_answers_are_what_the_cpu_says() {
     let Some((_dir, path)) = model() else { return };
-    let judge = start(load(&on_cpu(&path)).unwrap());
+    let judge = start_backend(load(&on_cpu(&path)).unwrap());
     for speculative_tokens in [0, 3] {
         let mut config = on_gpu(&path);
         config.speculative_tokens = speculative_tokens;
-        let engine = start(load(&config).unwrap());
+        let engine = start_backend(load(&config).unwrap());
         let answers = answers(&engine, &Sampling::GREEDY, 20);
         for (answer, judged) in answers.iter().zip(judged(&judge, &answers)) {
             assert_eq!(answer.tokens.len(), 20);
@@ -182,13 +147,13 @@ fn scores_are_what_the_cpu_says() {
     let mut config = on_gpu(&path);
     config.kv_cache = KvCacheSize::Blocks(64.try_into().unwrap());
     let (judge, engine) = (
-        start(load(&on_cpu(&path)).unwrap()),
-        start(load(&config).unwrap()),
+        start_backend(load(&on_cpu(&path)).unwrap()),
+        start_backend(load(&config).unwrap()),
     );
     for prompt in prompts().iter().filter(|prompt| prompt.len() > 1) {
         let score = |engine: &EngineHandle| {
             let request = request(prompt, Task::Score { from: 1 }, &Sampling::GREEDY);
-            ended(engine.submit(request).unwrap()).logprobs
+            answer(engine.submit(request).unwrap()).logprobs
         };
         let (cpu, gpu) = (score(&judge), score(&engine));
         assert_eq!(cpu.len(), gpu.len());
@@ -205,7 +170,7 @@ fn scores_are_what_the_cpu_says() {
 #[test]
 fn draws_obey_their_parameters() {
     let Some((_dir, path)) = model() else { return };
-    let engine = start(load(&on_gpu(&path)).unwrap());
+    let engine = start_backend(load(&on_gpu(&path)).unwrap());
     let sampling = Sampling {
         temperature: 1.0,
         top_p: 0.95,
@@ -240,7 +205,7 @@ fn draws_obey_their_parameters() {
         token_ids: vec![1],
         min_tokens: 4,
     });
-    let answer = ended(engine.submit(request).unwrap());
+    let answer = answer(engine.submit(request).unwrap());
     assert_eq!(answer.tokens.len(), 5, "{answer:?}");
     assert_eq!(answer.tokens[4], 1);
     assert!(!answer.tokens[..4].contains(&1));
@@ -264,10 +229,10 @@ fn swapped_weights_answer_as_if_started_with_them() {
             config
         };
         let ask = |engine: &EngineHandle| answers(engine, &Sampling::GREEDY, 8);
-        let fresh = ask(&start(load(&configured(&other)).unwrap()));
+        let fresh = ask(&start_backend(load(&configured(&other)).unwrap()));
         let backend = load(&configured(&path)).unwrap();
         let loader = Arc::clone(&backend.loader);
-        let engine = start(backend);
+        let engine = start_backend(backend);
         let first = ask(&engine);
         assert_ne!(first, fresh);
         for (folder, expected) in [(&other, &fresh), (&path, &first), (&other, &fresh)] {
