@@ -1,12 +1,24 @@
 //! The flags of `star`, each with its unit and meaning. No logic.
 
+mod bootstrap;
+mod eval;
+#[cfg(feature = "embedded")]
+mod experiment;
 mod loss;
+mod method;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(super) use self::loss::LossArgs;
+#[cfg(feature = "embedded")]
+pub(super) use self::experiment::{DemoArgs, RandomModelArgs, RunArgs, TuningArgs};
+pub(super) use self::{
+    bootstrap::{BootstrapArgs, SampleArgs},
+    eval::{CompareArgs, EvalArgs, ScoreArgs},
+    loss::LossArgs,
+    method::{MethodArgs, Preset},
+};
 use super::{bench::BenchArgs, commands::examples};
 
 /// Evaluation, bootstrapping and the whole STaR loop over a live generation server.
@@ -95,143 +107,12 @@ pub struct ConnectionArgs {
     pub max_in_flight: Option<u32>,
 }
 
-/// Which settings stand behind the defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
-    /// 1024 tokens, the exact numeric rule, verified rationales
-    Sound,
-    /// What the reference report did: 256 tokens, its rule, hint rationales unchecked
-    Report,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
     /// Chat where the checkpoint has a chat template, else plain
     Auto,
     Plain,
     Chat,
-}
-
-/// What is asked and how it is judged.
-#[derive(Debug, Clone, Args)]
-pub struct MethodArgs {
-    /// Settings behind the defaults
-    #[arg(long, value_enum, default_value = "sound")]
-    pub preset: Preset,
-    /// basic, basic-forward, marked, sft, or a template file with {question}
-    #[arg(long, value_name = "NAME|FILE")]
-    pub prompt: Option<String>,
-    #[arg(long, value_enum, default_value = "auto")]
-    pub prompt_format: FormatArg,
-    /// Most tokens of an answer [default: 1024; preset report: 256]
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: Option<u32>,
-    /// numeric, openai, lm-strict, lm-flexible or report: which rule decides
-    #[arg(long)]
-    pub rule: Option<String>,
-    /// 0 is greedy
-    #[arg(long, default_value_t = 0.0)]
-    pub temperature: f32,
-    #[arg(long, default_value_t = 1.0)]
-    pub top_p: f32,
-    /// 0 is all tokens
-    #[arg(long, default_value_t = 0)]
-    pub top_k: u32,
-    /// Generation ends before this text; may be repeated
-    #[arg(long, value_name = "TEXT")]
-    pub stop: Vec<String>,
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Only the first N questions
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-}
-
-#[derive(Debug, Args)]
-pub struct EvalArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    /// Questions: JSONL with `question` and `answer` (ending in `#### n`)
-    #[arg(long, value_name = "FILE")]
-    pub dataset: PathBuf,
-    /// Folder for manifest.json, attempts.jsonl and summary.json; a run found there goes on
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    pub method: MethodArgs,
-    /// Print summary.json instead of text
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct BootstrapArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    /// Questions: JSONL with `question` and `answer` (ending in `#### n`)
-    #[arg(long, value_name = "FILE")]
-    pub dataset: PathBuf,
-    /// Folder for manifest.json, attempts.jsonl, accepted.jsonl and summary.json; a run found there
-    /// goes on
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    pub method: MethodArgs,
-    #[command(flatten)]
-    pub samples: SampleArgs,
-    /// Turn of the STaR loop, for the records
-    #[arg(long, default_value_t = 0)]
-    pub iteration: u32,
-    /// Print summary.json instead of text
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// How often a question is tried.
-#[derive(Debug, Clone, Args)]
-pub struct SampleArgs {
-    /// hint, or a template file with {question} and {gold}
-    #[arg(long, value_name = "NAME|FILE", default_value = "hint")]
-    pub hint_prompt: String,
-    /// Forward samples of a question until one will do
-    #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..))]
-    pub forward_attempts: u32,
-    /// Hint attempts of a question until one will do; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub hint_attempts: u32,
-    /// Temperature of every sample but a prompt's first
-    #[arg(long, default_value_t = 0.7)]
-    pub resample_temperature: f32,
-    /// top_p of every sample but a prompt's first
-    #[arg(long, default_value_t = 0.95)]
-    pub resample_top_p: f32,
-    /// Largest share of hint rationales in the accepted set
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
-    pub max_hint_share: f64,
-}
-
-#[derive(Debug, Args)]
-pub struct CompareArgs {
-    /// Folder of the first evaluation
-    pub first: PathBuf,
-    /// Folder of the second
-    pub second: PathBuf,
-    /// Compare also where prompt, rule, limit or template differ
-    #[arg(long)]
-    pub force: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ScoreArgs {
-    /// JSONL: attempts of `star`, or objects with the two keys below
-    pub file: PathBuf,
-    /// Key of the text to judge
-    #[arg(long, default_value = "text")]
-    pub text_key: String,
-    /// Key of the gold answer: a number, or a text that ends in `#### n`
-    #[arg(long, default_value = "gold")]
-    pub gold_key: String,
 }
 
 #[derive(Debug, Args)]
@@ -271,113 +152,4 @@ pub struct ReloadArgs {
 pub struct ReportArgs {
     /// Folder of a run, with results.json
     pub folder: PathBuf,
-}
-
-#[cfg(feature = "embedded")]
-#[derive(Debug, Args)]
-pub struct RandomModelArgs {
-    /// tiny, small, 1b, 3b or llama3-vocab-tiny
-    #[arg(long, default_value = "llama3-vocab-tiny")]
-    pub preset: String,
-    /// Folder with a tokenizer.json to copy [default: one token per byte]
-    #[arg(long, value_name = "DIR")]
-    pub tokenizer: Option<PathBuf>,
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Folder to write
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-}
-
-/// Where an experiment's server is and how it reaches the checkpoints.
-#[cfg(feature = "embedded")]
-#[derive(Debug, Clone, Args)]
-pub struct ExperimentServerArgs {
-    /// A running server [default: one in this process]
-    #[arg(long, value_name = "URL|FILE", requires = "server_checkpoint_root")]
-    pub server: Option<String>,
-    /// The server's --checkpoint-root, as a folder of this machine
-    #[arg(long, value_name = "DIR", requires = "server")]
-    pub server_checkpoint_root: Option<PathBuf>,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
-    /// Threads of the server and of the trainer [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-}
-
-/// Settings of an experiment; each overrides the preset's.
-#[cfg(feature = "embedded")]
-#[derive(Debug, Clone, Args)]
-pub struct TuningArgs {
-    /// Use the first N training questions
-    #[arg(long, value_name = "N")]
-    pub num_train: Option<usize>,
-    /// Use the first N test questions
-    #[arg(long, value_name = "N")]
-    pub num_test: Option<usize>,
-    /// Prompt of evaluation, bootstrapping and training: a name or a template file
-    #[arg(long, value_name = "NAME|FILE")]
-    pub prompt: Option<String>,
-    #[arg(long, value_enum)]
-    pub prompt_format: Option<FormatArg>,
-    /// Most tokens of an answer
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: Option<u32>,
-    /// Forward samples of a question until one will do
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub forward_attempts: Option<u32>,
-    /// Hint attempts of a question until one will do
-    #[arg(long, value_name = "N")]
-    pub hint_attempts: Option<u32>,
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub epochs: Option<u32>,
-    /// Peak learning rate
-    #[arg(long)]
-    pub lr: Option<f64>,
-    /// Examples per optimizer step
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub batch_size: Option<u32>,
-    #[arg(long)]
-    pub seed: Option<u64>,
-}
-
-#[cfg(feature = "embedded")]
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// Base model: a folder in Hugging Face layout
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
-    /// Training questions: JSONL with `question` and `answer`
-    #[arg(long, value_name = "FILE")]
-    pub train: PathBuf,
-    /// Test questions; used once per model, at the end
-    #[arg(long, value_name = "FILE")]
-    pub test: PathBuf,
-    /// Folder for everything; a run found there goes on
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Settings behind the defaults
-    #[arg(long, value_enum, default_value = "sound")]
-    pub preset: Preset,
-    #[command(flatten)]
-    pub tuning: TuningArgs,
-    #[command(flatten)]
-    pub server: ExperimentServerArgs,
-}
-
-#[cfg(feature = "embedded")]
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Folder with train.jsonl, test.jsonl and model/ [default: data/demo of this repository]
-    #[arg(long, value_name = "DIR")]
-    pub demo_dir: Option<PathBuf>,
-    /// Folder for everything; a run found there goes on [default: runs/demo-<UTC time>]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    #[command(flatten)]
-    pub tuning: TuningArgs,
-    /// Threads of the server and of the trainer [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
 }

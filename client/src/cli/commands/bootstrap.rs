@@ -1,0 +1,21 @@
+//! `star bootstrap`.
+
+use super::{super::args::BootstrapArgs, print, print_json};
+use crate::{cli::resolve, error::ClientError, interrupt::Interrupt, session::Questions};
+
+pub(super) async fn bootstrap(
+    args: BootstrapArgs,
+    interrupt: Interrupt,
+) -> Result<(), ClientError> {
+    let (method, policy) = resolve::bootstrap_method(&args.method, &args.samples, args.iteration)?;
+    let questions = Questions::read(&args.dataset, args.method.limit)?;
+    let server = resolve::connect(&args.server.server, &args.server.connection, &interrupt).await?;
+    let context = resolve::context(server, &args.server.connection, interrupt).await?;
+    let summary =
+        crate::bootstrap::bootstrap(&context, method, policy, &questions, &args.out).await?;
+    if args.json {
+        print_json(&summary)
+    } else {
+        print(&summary.text())
+    }
+}
