@@ -19,6 +19,7 @@ use crate::{
     eval::{Classes, SUMMARY_FILE, Work},
     files,
     manifest::Manifest,
+    sampling::Sampling,
     session::{Ask, Context, Method, Questions, Session},
 };
 
@@ -31,40 +32,22 @@ const LOW_EXTRACTION_RATE: f64 = 0.9;
 
 /// Forward samples until one will do, then hint attempts until one will do.
 struct BootstrapPlan {
-    max_forward: u32,
-    max_hints: u32,
+    sampling: Sampling,
     policy: Policy,
 }
 
 impl Plan for BootstrapPlan {
-    fn next(&self, question: &Question, attempts: &[Attempt]) -> Option<Ask> {
+    fn next(&self, question: &Question, attempts: &[Attempt]) -> Vec<Ask> {
+        let missing = self.sampling.missing(attempts);
+        if !missing.is_empty() {
+            return missing;
+        }
         // The filter itself says whether a question needs more, so the two cannot disagree.
-        if !select(std::slice::from_ref(question), attempts, &self.policy)
+        let is_settled = !select(std::slice::from_ref(question), attempts, &self.policy)
             .accepted
-            .is_empty()
-        {
-            return None;
-        }
-        let made = |source: Source| {
-            attempts
-                .iter()
-                .filter(|attempt| attempt.source == source)
-                .count() as u32
-        };
-        let (num_forward, num_hints) = (made(Source::Forward), made(Source::Hint));
-        if num_forward < self.max_forward {
-            Some(Ask {
-                source: Source::Forward,
-                sample: num_forward,
-            })
-        } else if num_hints < self.max_hints {
-            Some(Ask {
-                source: Source::Hint,
-                sample: num_hints,
-            })
-        } else {
-            None
-        }
+            .is_empty();
+        let next_try = || self.sampling.next_try(attempts);
+        (!is_settled).then(next_try).flatten().into_iter().collect()
     }
 }
 
@@ -105,8 +88,7 @@ pub async fn bootstrap(
     let session = Session::open(&context.server, method, questions, "bootstrap").await?;
     let mut store = AttemptStore::open(out, session.manifest())?;
     let plan = BootstrapPlan {
-        max_forward: session.method().max_forward,
-        max_hints: session.method().max_hints,
+        sampling: session.method().sampling,
         // A cap over the whole set must not stop a single question.
         policy: Policy {
             max_hint_share: 1.0,

@@ -124,9 +124,11 @@ pub struct Collected {
     pub counts: BulkCounts,
 }
 
-/// Says what to ask next about a question, given its attempts so far; `None` when it is done.
+/// Says what to ask next about a question.
 pub trait Plan {
-    fn next(&self, question: &Question, attempts: &[Attempt]) -> Option<Ask>;
+    /// The asks that need not wait for another, given the attempts so far; asks under way may be
+    /// among them. Empty when nothing is left to be made.
+    fn next(&self, question: &Question, attempts: &[Attempt]) -> Vec<Ask>;
 }
 
 /// Makes every attempt that the plan asks for.
@@ -145,6 +147,7 @@ pub async fn collect(
         plan,
         bulk: Bulk::new(context.server.clone(), context.limits.clone()),
         asked: HashMap::new(),
+        open: HashMap::new(),
         collected: Collected {
             num_resumed: store.num_resumed,
             ..Collected::default()
@@ -195,6 +198,8 @@ struct Run<'a, P> {
     bulk: Bulk,
     /// By request id: which question (its place in the list) and which attempt.
     asked: HashMap<String, (usize, Ask)>,
+    /// What is under way of each question that is not done.
+    open: HashMap<usize, HashSet<Ask>>,
     collected: Collected,
     /// How many requests failed for good, and the first reason.
     failed: Option<(usize, &'static str, String)>,
@@ -202,9 +207,8 @@ struct Run<'a, P> {
 }
 
 impl<P: Plan> Run<'_, P> {
-    /// A question has at most one attempt under way, so this counts open questions.
     fn num_open_questions(&self) -> u64 {
-        self.asked.len() as u64
+        self.open.len() as u64
     }
 
     fn ask_next(
@@ -213,10 +217,16 @@ impl<P: Plan> Run<'_, P> {
         index: usize,
         store: &AttemptStore,
     ) -> Result<(), ClientError> {
-        if let Some(ask) = self.plan.next(question, store.of(question)) {
-            let item = self.session.item(question, ask)?;
-            self.asked.insert(item.request_id.clone(), (index, ask));
-            self.bulk.submit(item);
+        let mut under_way = self.open.remove(&index).unwrap_or_default();
+        for ask in self.plan.next(question, store.of(question)) {
+            if under_way.insert(ask) {
+                let item = self.session.item(question, ask)?;
+                self.asked.insert(item.request_id.clone(), (index, ask));
+                self.bulk.submit(item);
+            }
+        }
+        if !under_way.is_empty() {
+            self.open.insert(index, under_way);
         }
         Ok(())
     }
@@ -233,6 +243,9 @@ impl<P: Plan> Run<'_, P> {
         let question = &questions.list[index];
         match finished.outcome {
             Outcome::Answer(answer) => {
+                if let Some(under_way) = self.open.get_mut(&index) {
+                    under_way.remove(&ask);
+                }
                 let attempt = self.session.attempt(question, ask, answer)?;
                 self.collected.num_made += 1;
                 self.collected.num_generated_tokens += u64::from(attempt.num_tokens);
@@ -240,6 +253,7 @@ impl<P: Plan> Run<'_, P> {
                 store.add(attempt)?;
                 self.ask_next(question, index, store)
             }
+            // It stays under way, so that it is not asked again in this run.
             Outcome::Failed { code, message } => {
                 let failed = self.failed.get_or_insert((0, code, message));
                 failed.0 += 1;

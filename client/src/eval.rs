@@ -6,7 +6,7 @@ use std::path::Path;
 use data::{
     answer::{Rule, extract_all},
     question::Question,
-    record::{Attempt, Source, Verdict},
+    record::{Attempt, Verdict},
     stats::{Interval, percentile, wilson},
 };
 use serde::{Deserialize, Serialize};
@@ -17,21 +17,19 @@ use crate::{
     files,
     manifest::Manifest,
     report::plots::AccuracyBar,
+    sampling::Sampling,
     session::{Ask, Context, Method, Questions, Session},
 };
 
 /// The result of an evaluation, beside its attempts.
 pub const SUMMARY_FILE: &str = "summary.json";
 
-/// One forward attempt per question.
-struct OncePlan;
+/// The samples that the method asks for, and no more.
+struct SamplesPlan(Sampling);
 
-impl Plan for OncePlan {
-    fn next(&self, _question: &Question, attempts: &[Attempt]) -> Option<Ask> {
-        attempts.is_empty().then_some(Ask {
-            source: Source::Forward,
-            sample: 0,
-        })
+impl Plan for SamplesPlan {
+    fn next(&self, _question: &Question, attempts: &[Attempt]) -> Vec<Ask> {
+        self.0.missing(attempts)
     }
 }
 
@@ -139,7 +137,7 @@ pub async fn evaluate_session(
     label: &str,
 ) -> Result<EvalSummary, ClientError> {
     let mut store = AttemptStore::open(out, session.manifest())?;
-    let plan = (label, &OncePlan);
+    let plan = (label, &SamplesPlan(session.method().sampling));
     let collected = collect(context, session, questions, &mut store, plan).await?;
     let attempts = store.all(&questions.list);
     let summary = summarize(session.manifest().clone(), &attempts, Work::from(collected));

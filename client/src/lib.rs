@@ -18,6 +18,7 @@ pub mod generate;
 pub mod manifest;
 pub mod progress;
 
+pub mod sampling;
 pub mod session;
 
 pub mod collect;

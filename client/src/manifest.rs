@@ -8,7 +8,10 @@ use data::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{ModelInfo, ServerInfo};
+use crate::{
+    connection::{ModelInfo, ServerInfo},
+    sampling::Sampling,
+};
 
 /// This software, as results name it.
 pub const SOFTWARE: &str = concat!("star ", env!("CARGO_PKG_VERSION"));
@@ -32,9 +35,8 @@ pub struct Manifest {
     pub resampling: Option<Decoding>,
     pub seed: u64,
     pub rule: Rule,
-    /// Forward samples and hint attempts per question, at most.
-    pub max_forward: u32,
-    pub max_hints: u32,
+    #[serde(flatten)]
+    pub sampling: Sampling,
     pub iteration: u32,
     pub weights: WeightsStamp,
     pub model: ModelStamp,
@@ -122,6 +124,7 @@ impl Manifest {
         };
         let prompt = |prompt: &PromptStamp| format!("{} {}", prompt.name, prompt.digest);
         let none = || "none".to_owned();
+        let sampling = self.sampling;
         vec![
             ("kind of run", self.kind.clone()),
             ("dataset", self.dataset.sha256.clone()),
@@ -143,8 +146,9 @@ impl Manifest {
             ),
             ("seed", self.seed.to_string()),
             ("extraction rule", self.rule.to_string()),
-            ("forward samples", self.max_forward.to_string()),
-            ("hint attempts", self.max_hints.to_string()),
+            ("samples", sampling.samples.to_string()),
+            ("forward samples", sampling.max_forward.to_string()),
+            ("hint attempts", sampling.max_hints.to_string()),
             ("iteration", self.iteration.to_string()),
         ]
     }

@@ -20,6 +20,7 @@ use crate::{
     manifest::{DatasetStamp, Manifest, ModelStamp, SOFTWARE, ServerStamp},
     progress::ProgressMode,
     request::{Answer, Item, Prompt},
+    sampling::Sampling,
 };
 
 /// What every stage needs of the outside.
@@ -54,8 +55,7 @@ pub struct Method {
     pub resampling: Option<Decoding>,
     pub seed: u64,
     pub rule: Rule,
-    pub max_forward: u32,
-    pub max_hints: u32,
+    pub sampling: Sampling,
     pub iteration: u32,
 }
 
@@ -108,7 +108,7 @@ impl Questions {
 }
 
 /// One attempt to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ask {
     pub source: Source,
     /// Which of several samples of the same prompt, from 0.
@@ -311,8 +311,7 @@ fn manifest(
         resampling: method.resampling.clone(),
         seed: method.seed,
         rule: method.rule,
-        max_forward: method.max_forward,
-        max_hints: method.max_hints,
+        sampling: method.sampling,
         iteration: method.iteration,
         weights: model.weights.clone(),
         model: ModelStamp::from(model),

@@ -11,6 +11,7 @@ use crate::{
     generate::{Backoff, BulkLimits},
     interrupt::Interrupt,
     progress::ProgressMode,
+    sampling::Sampling,
     session::{Context, FormatChoice, Method, Questions},
 };
 
@@ -39,8 +40,10 @@ pub(crate) fn method(seed: u64) -> Method {
         resampling: None,
         seed,
         rule: Rule::Numeric,
-        max_forward: 1,
-        max_hints: 1,
+        sampling: Sampling {
+            max_hints: 1,
+            ..Sampling::only(1)
+        },
         iteration: 0,
     }
 }

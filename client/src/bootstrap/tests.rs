@@ -142,8 +142,8 @@ async fn further_samples_come_before_hints() {
     let dir = tempfile::tempdir().unwrap();
     let context = context(&server).await;
     let mut method = method(0);
-    method.max_forward = 3;
-    method.max_hints = 2;
+    method.sampling.max_forward = 3;
+    method.sampling.max_hints = 2;
     bootstrap(&context, method, Policy::sound(), &questions(6), dir.path())
         .await
         .unwrap();

@@ -13,6 +13,7 @@ use crate::{
     generate::BulkLimits,
     interrupt::Interrupt,
     progress::ProgressMode,
+    sampling::Sampling,
     session::{Context, FormatChoice, Method, load_prompt},
 };
 
@@ -54,8 +55,11 @@ pub(super) fn bootstrap_method(
         ..method.decoding.clone()
     });
     check_decoding(method.resampling.as_ref())?;
-    method.max_forward = samples.forward_attempts;
-    method.max_hints = samples.hint_attempts;
+    method.sampling = Sampling {
+        samples: 1,
+        max_forward: samples.forward_attempts,
+        max_hints: samples.hint_attempts,
+    };
     method.iteration = iteration;
     let policy = match args.preset {
         // A rule that takes the last number has no marker to insist on.
@@ -107,8 +111,7 @@ fn method(args: &MethodArgs, default_prompt: &str) -> Result<Method, ClientError
         resampling: None,
         seed: args.seed,
         rule,
-        max_forward: 1,
-        max_hints: 0,
+        sampling: Sampling::only(1),
         iteration: 0,
     })
 }

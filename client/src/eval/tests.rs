@@ -110,7 +110,7 @@ async fn a_swap_in_the_middle_is_noticed() {
         &session,
         &questions,
         &mut store,
-        ("eval", &OncePlan),
+        ("eval", &SamplesPlan(Sampling::only(1))),
     )
     .await;
     assert!(

@@ -24,6 +24,9 @@ pub struct Results {
     pub bootstrap: BootstrapSummary,
     /// The untouched model on the held-out questions: epoch 0 of both fine-tunings.
     pub base_on_held_out: EvalSummary,
+    /// Every turn of the STaR loop, in order; `bootstrap` and `star` are those of the chosen one.
+    #[serde(default)]
+    pub iterations: Vec<Iteration>,
     pub star: Variant,
     pub vanilla: Variant,
     /// Paired, on the test questions.
@@ -45,6 +48,22 @@ pub struct Inputs {
     /// Training questions held out before bootstrapping, for the choice of the epoch.
     pub num_held_out: u64,
     pub num_test: u64,
+}
+
+/// One turn of the STaR loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Iteration {
+    /// From 1.
+    pub iteration: u32,
+    pub bootstrap: BootstrapSummary,
+    /// Rationales that were trained on, those of earlier iterations included where they are kept.
+    pub num_train_examples: u64,
+    pub chosen_epoch: u32,
+    /// The chosen epoch on the held-out questions.
+    pub held_out: EvalSummary,
+    /// The chosen epoch on the test questions, where that was asked for after each iteration.
+    #[serde(default)]
+    pub test: Option<EvalSummary>,
 }
 
 /// One fine-tuning and what came of it.

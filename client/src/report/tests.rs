@@ -17,6 +17,7 @@ use crate::{
     compare::Comparison,
     eval::{Classes, EvalSummary, Work},
     manifest::{DatasetStamp, Manifest, ModelStamp, SOFTWARE, ServerStamp},
+    sampling::Sampling,
 };
 
 fn manifest(checkpoint: &str) -> Manifest {
@@ -40,8 +41,7 @@ fn manifest(checkpoint: &str) -> Manifest {
         resampling: None,
         seed: 0,
         rule: data::answer::Rule::Numeric,
-        max_forward: 1,
-        max_hints: 0,
+        sampling: Sampling::only(1),
         iteration: 0,
         weights: WeightsStamp {
             version: 1,
@@ -163,6 +163,7 @@ fn results() -> Results {
         bootstrap: bootstrap(),
         base_on_held_out: summary("base", 24),
         star: variant("STaR SFT", 50),
+        iterations: Vec::new(),
         vanilla: variant("vanilla SFT", 40),
         comparisons: vec![comparison],
         stages: vec![StageTime {

@@ -44,6 +44,7 @@ pub(super) fn assemble(
             num_test: inputs.test.list.len() as u64,
         },
         base_on_held_out: lab.summary("held_out/base")?,
+        iterations: Vec::new(),
         star: variant(lab, Kind::Star)?,
         vanilla: variant(lab, Kind::Vanilla)?,
         comparisons: comparisons(lab)?,

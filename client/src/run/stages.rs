@@ -29,6 +29,7 @@ use crate::{
         RESULTS_FILE,
         results::{PeakMemory, Results},
     },
+    sampling::Sampling,
     session::{Context, Method, Questions, Session, load_prompt},
 };
 
@@ -307,8 +308,7 @@ impl Lab {
             resampling: None,
             seed: settings.seed,
             rule,
-            max_forward: 1,
-            max_hints: 0,
+            sampling: Sampling::only(1),
             iteration: 0,
         })
     }
@@ -324,8 +324,11 @@ impl Lab {
                 top_p: settings.resample_top_p,
                 ..greedy
             }),
-            max_forward: settings.forward_attempts,
-            max_hints: settings.hint_attempts,
+            sampling: Sampling {
+                samples: 1,
+                max_forward: settings.forward_attempts,
+                max_hints: settings.hint_attempts,
+            },
             ..self.eval_method()?
         })
     }
