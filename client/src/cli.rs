@@ -7,6 +7,8 @@ mod commands;
 #[cfg(feature = "embedded")]
 mod experiment;
 mod resolve;
+#[cfg(feature = "embedded")]
+mod settings;
 
 use std::{
     ffi::OsString,

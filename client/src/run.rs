@@ -8,15 +8,22 @@ mod checkpoints;
 mod embedded_server;
 mod fine_tune;
 mod inputs;
+mod kind;
 mod losses;
 mod memory;
+mod methods;
+mod recipe;
 mod results;
 mod settings;
 mod stages;
 mod state;
 mod trainer_process;
+mod turns;
 
-pub use embedded_server::EmbeddedServer;
-pub use settings::{AcceptPolicy, ChooseEpoch, Settings, Solutions};
+pub use embedded_server::{EmbeddedServer, Hardware};
+pub use settings::{
+    ChooseEpoch, LoopSettings, PromptMismatch, Rationales, Restart, Settings, Solutions, TestWhen,
+    TuningSettings,
+};
 pub use stages::{Experiment, ServerSide, run};
 pub use trainer_process::{TRAINER_COMMAND, trainer_main};

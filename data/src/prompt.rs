@@ -12,8 +12,8 @@ use std::{
 };
 use thiserror::Error;
 
-/// The prompts of the reference report, word for word.
-const BUILT_IN: [(&str, &str); 5] = [
+/// The prompts of the reference report, word for word, and the bare question.
+const BUILT_IN: [(&str, &str); 6] = [
     (
         "basic",
         "You are a helpful math tutor. Solve the following problem step by step. Show your \
@@ -42,6 +42,8 @@ const BUILT_IN: [(&str, &str); 5] = [
         "sft",
         "You are a helpful math tutor. Solve step by step.\n\nQ: {question}\n\nA:",
     ),
+    // What stands before an answer once the worked examples of a few-shot prompt are gone.
+    ("qa", "Q: {question}\nA:"),
 ];
 
 const QUESTION: &str = "{question}";

@@ -209,6 +209,24 @@ impl ServerConfig {
         }
     }
 
+    /// The same on another device, with the precision and the sizes of steps that suit it.
+    #[must_use]
+    pub fn on(self, device: Device) -> Self {
+        let sizes = device.default_sizes();
+        let precision = match device {
+            Device::Cpu => Precision::default(),
+            Device::Cuda => Precision::Float(Dtype::Bf16),
+        };
+        Self {
+            device,
+            precision,
+            block_size: sizes.block_size,
+            max_num_seqs: sizes.max_num_seqs,
+            max_num_batched_tokens: sizes.max_num_batched_tokens,
+            ..self
+        }
+    }
+
     /// What is wrong with the values themselves; empty if nothing is.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();

@@ -6,18 +6,23 @@ mod eval;
 mod experiment;
 mod loss;
 mod method;
+#[cfg(feature = "embedded")]
+mod settings;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-#[cfg(feature = "embedded")]
-pub(super) use self::experiment::{DemoArgs, RandomModelArgs, RunArgs, TuningArgs};
 pub(super) use self::{
     bootstrap::{BootstrapArgs, SampleArgs},
     eval::{CompareArgs, EvalArgs, ScoreArgs},
     loss::LossArgs,
     method::{MethodArgs, Preset},
+};
+#[cfg(feature = "embedded")]
+pub(super) use self::{
+    experiment::{DemoArgs, HardwareArgs, RandomModelArgs, RunArgs},
+    settings::SettingsArgs,
 };
 use super::{bench::BenchArgs, commands::examples};
 

@@ -8,9 +8,9 @@ use std::{
 use model::random::{PRESETS, RandomModelSpec, preset, random_model as write_random_model};
 
 use super::{
-    args::{DemoArgs, Preset, RandomModelArgs, RunArgs, TuningArgs},
+    args::{DemoArgs, HardwareArgs, Preset, RandomModelArgs, RunArgs},
     commands::print,
-    resolve,
+    resolve, settings,
 };
 use crate::{
     clock,
@@ -19,15 +19,16 @@ use crate::{
     interrupt::Interrupt,
     progress::ProgressMode,
     report::{REPORT_FILE, results::Results},
-    run::{Experiment, ServerSide, Settings},
+    run::{Experiment, Hardware, ServerSide, Settings},
 };
 
 pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), ClientError> {
     let mut settings = match args.preset {
-        Preset::Sound => Settings::sound(),
+        Preset::Default => Settings::default_preset(),
+        Preset::Star => Settings::star(),
         Preset::Report => Settings::report(),
     };
-    tune(&mut settings, &args.tuning);
+    settings::override_by(&mut settings, &args.settings)?;
     let server = match (&args.server.server, args.server.server_checkpoint_root) {
         (Some(server), Some(checkpoint_root)) => {
             let server = resolve::connect(server, &args.server.connection, &interrupt).await?;
@@ -46,7 +47,7 @@ pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), Clien
         out: args.out,
         settings,
         server,
-        threads: args.server.threads,
+        hardware: hardware(&args.server.hardware),
         max_in_flight: args
             .server
             .connection
@@ -64,7 +65,7 @@ pub(super) async fn demo(args: DemoArgs, interrupt: Interrupt) -> Result<(), Cli
         None => demo_folder()?,
     };
     let mut settings = Settings::demo();
-    tune(&mut settings, &args.tuning);
+    settings::override_by(&mut settings, &args.settings)?;
     let out = args.out.unwrap_or_else(|| {
         let now = clock::compact(clock::unix_seconds(SystemTime::now()));
         PathBuf::from("runs").join(format!("demo-{now}"))
@@ -76,12 +77,20 @@ pub(super) async fn demo(args: DemoArgs, interrupt: Interrupt) -> Result<(), Cli
         out,
         settings,
         server: ServerSide::Embedded,
-        threads: args.threads,
+        hardware: hardware(&args.hardware),
         max_in_flight: None,
         interrupt,
         progress: ProgressMode::auto(),
     })
     .await
+}
+
+fn hardware(args: &HardwareArgs) -> Hardware {
+    Hardware {
+        device: args.device,
+        gpu_memory_utilization: args.gpu_memory_utilization,
+        threads: args.threads,
+    }
 }
 
 /// `data/demo` of this folder or one above it, else of the sources this program was built from.
@@ -102,30 +111,6 @@ fn demo_folder() -> Result<PathBuf, ClientError> {
                     .to_owned(),
             )
         })
-}
-
-fn tune(settings: &mut Settings, args: &TuningArgs) {
-    if let Some(prompt) = &args.prompt {
-        for each in [
-            &mut settings.eval_prompt,
-            &mut settings.bootstrap_prompt,
-            &mut settings.training_prompt,
-        ] {
-            each.clone_from(prompt);
-        }
-    }
-    if let Some(format) = args.prompt_format {
-        settings.prompt_format = resolve::format(format);
-    }
-    settings.num_train = args.num_train.or(settings.num_train);
-    settings.num_test = args.num_test.or(settings.num_test);
-    settings.max_tokens = args.max_tokens.unwrap_or(settings.max_tokens);
-    settings.forward_attempts = args.forward_attempts.unwrap_or(settings.forward_attempts);
-    settings.hint_attempts = args.hint_attempts.unwrap_or(settings.hint_attempts);
-    settings.epochs = args.epochs.unwrap_or(settings.epochs);
-    settings.lr = args.lr.unwrap_or(settings.lr);
-    settings.batch_size = args.batch_size.unwrap_or(settings.batch_size);
-    settings.seed = args.seed.unwrap_or(settings.seed);
 }
 
 async fn finish(experiment: Experiment) -> Result<(), ClientError> {

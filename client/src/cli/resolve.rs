@@ -20,7 +20,16 @@ use crate::{
 /// What the reference report used.
 const REPORT_MAX_TOKENS: u32 = 256;
 /// Meta's own limit for GSM8K; at 256 tokens 17 % of Llama-3.2-3B's answers are cut.
-const SOUND_MAX_TOKENS: u32 = 1024;
+const MAX_TOKENS: u32 = 1024;
+
+/// Few-shot, as in the paper.
+const STAR_PROMPT: &str = "cot-8shot";
+
+/// An extraction rule by its name.
+pub(super) fn rule(name: &str) -> Result<Rule, ClientError> {
+    name.parse()
+        .map_err(|unknown: data::answer::UnknownRule| ClientError::Usage(unknown.to_string()))
+}
 
 pub(super) fn format(format: FormatArg) -> FormatChoice {
     match format {
@@ -32,7 +41,11 @@ pub(super) fn format(format: FormatArg) -> FormatChoice {
 
 /// The method of an evaluation.
 pub(super) fn eval_method(args: &MethodArgs) -> Result<Method, ClientError> {
-    method(args, "basic")
+    let default_prompt = match args.preset {
+        Preset::Default | Preset::Report => "basic",
+        Preset::Star => STAR_PROMPT,
+    };
+    method(args, default_prompt)
 }
 
 /// The method and filter of a bootstrapping run.
@@ -43,7 +56,8 @@ pub(super) fn bootstrap_method(
 ) -> Result<(Method, Policy), ClientError> {
     // The report's bootstrapping script has a line break that its evaluation has not.
     let default_prompt = match args.preset {
-        Preset::Sound => "basic",
+        Preset::Default => "basic",
+        Preset::Star => STAR_PROMPT,
         Preset::Report => "basic-forward",
     };
     check_share("--max-hint-share", samples.max_hint_share)?;
@@ -63,8 +77,8 @@ pub(super) fn bootstrap_method(
     method.iteration = iteration;
     let policy = match args.preset {
         // A rule that takes the last number has no marker to insist on.
-        Preset::Sound if method.rule == Rule::Numeric => Policy::sound(),
-        Preset::Sound => Policy {
+        Preset::Default | Preset::Star if method.rule == Rule::Numeric => Policy::sound(),
+        Preset::Default | Preset::Star => Policy {
             fallback: Gate::Accept,
             ..Policy::sound()
         },
@@ -81,14 +95,12 @@ pub(super) fn bootstrap_method(
 
 fn method(args: &MethodArgs, default_prompt: &str) -> Result<Method, ClientError> {
     let (max_tokens, rule) = match args.preset {
-        Preset::Sound => (SOUND_MAX_TOKENS, Rule::Numeric),
+        Preset::Default | Preset::Star => (MAX_TOKENS, Rule::Numeric),
         Preset::Report => (REPORT_MAX_TOKENS, Rule::Report),
     };
     let rule = match &args.rule {
         None => rule,
-        Some(name) => name.parse().map_err(|unknown: data::answer::UnknownRule| {
-            ClientError::Usage(unknown.to_string())
-        })?,
+        Some(name) => self::rule(name)?,
     };
     let decoding = Decoding {
         temperature: args.temperature,

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::BufRead,
     path::{Path, PathBuf},
 };
 
@@ -72,7 +73,7 @@ impl Checkpoints {
     pub(super) fn place_base(&self, model: &Path) -> Result<PathBuf, ClientError> {
         let base = self.path(BASE);
         if base.is_dir() {
-            return Ok(base);
+            return refuse_other_model(model, &base).map(|()| base);
         }
         if !model.join("config.json").is_file() {
             return Err(ClientError::Usage(format!(
@@ -96,6 +97,69 @@ impl Checkpoints {
         }
         fs::rename(&beside, &base).map_err(file_error("rename into place", &base))?;
         Ok(base)
+    }
+
+    /// Removes a checkpoint that nothing asks for any more: out of sight first, so that a stop in
+    /// between leaves none that looks whole.
+    pub(super) fn remove(&self, name: &str) -> Result<(), ClientError> {
+        let folder = self.path(name);
+        let hidden = folder.with_extension("removed");
+        if folder.is_dir() {
+            fs::rename(&folder, &hidden).map_err(file_error("move away", &folder))?;
+        }
+        match fs::remove_dir_all(&hidden) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(file_error("remove", &hidden)(cause))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An experiment is about one model: another one for the same folder is refused. A model folder
+/// that is gone is no contradiction.
+fn refuse_other_model(model: &Path, base: &Path) -> Result<(), ClientError> {
+    let entries = fs::read_dir(base).map_err(file_error("read the folder", base))?;
+    for entry in entries {
+        let placed = entry.map_err(file_error("read the folder", base))?.path();
+        let name = placed.file_name().unwrap_or_default();
+        let given = model.join(name);
+        let same = || is_same_file(&given, &placed);
+        if given.is_file() && !same().map_err(file_error("read", &given))? {
+            return Err(ClientError::OtherSettings {
+                path: base.to_owned(),
+                field: format!("base model ({})", name.to_string_lossy()),
+                expected: "the model that the run began with".to_owned(),
+                found: given.display().to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Hard links are told at once, copies by their bytes.
+fn is_same_file(one: &Path, other: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (left, right) = (fs::metadata(one)?, fs::metadata(other)?);
+    if (left.dev(), left.ino()) == (right.dev(), right.ino()) {
+        return Ok(true);
+    }
+    if left.len() != right.len() {
+        return Ok(false);
+    }
+    let open = |path: &Path| fs::File::open(path).map(std::io::BufReader::new);
+    let (mut left, mut right) = (open(one)?, open(other)?);
+    loop {
+        let (ours, theirs) = (left.fill_buf()?, right.fill_buf()?);
+        let len = ours.len().min(theirs.len());
+        if ours[..len] != theirs[..len] {
+            return Ok(false);
+        }
+        if len == 0 {
+            return Ok(true);
+        }
+        left.consume(len);
+        right.consume(len);
     }
 }
 
@@ -132,6 +196,39 @@ mod tests {
             checkpoints.name_at_server("star/epoch_1"),
             "run-1/star/epoch_1"
         );
+    }
+
+    /// Another model for a folder that has one is refused, also where all sizes are the same; the
+    /// same model copied elsewhere is not.
+    #[test]
+    fn another_model_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |name: &str, weights: &str| {
+            let folder = dir.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("config.json"), "{}").unwrap();
+            fs::write(folder.join("model.safetensors"), weights).unwrap();
+            folder
+        };
+        let checkpoints = Checkpoints::at_root(dir.path().join("checkpoints"));
+        checkpoints.place_base(&folder("model", "1111")).unwrap();
+        checkpoints.place_base(&folder("copy", "1111")).unwrap();
+        let error = checkpoints.place_base(&folder("other", "1112"));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("base model (model.safetensors)"), "{error}");
+    }
+
+    /// A removed checkpoint is gone, one that is not there is no error.
+    #[test]
+    fn checkpoints_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::at_root(dir.path().to_owned());
+        let epoch = dir.path().join("star/epoch_1");
+        fs::create_dir_all(&epoch).unwrap();
+        fs::write(epoch.join("model.safetensors"), "w").unwrap();
+        checkpoints.remove("star/epoch_1").unwrap();
+        checkpoints.remove("star/epoch_1").unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("star")).unwrap().count(), 0);
     }
 
     /// A folder without config.json is no model, and the sentence says what one has.

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use gen_server::{ServerConfig, ServerError};
+use gen_server::{Device, GpuConfig, ServerConfig, ServerError};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +10,16 @@ use crate::{
     connection::{BearerToken, Server, ServerAddress},
     error::ClientError,
 };
+
+/// What server and trainer of an experiment compute on. Not a setting: it may differ from call to call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hardware {
+    pub device: Device,
+    /// Share of the GPU's memory that the server in this process takes; the rest is the trainer's.
+    pub gpu_memory_utilization: f32,
+    /// Of the server in this process and of the trainer; `None` is one per core.
+    pub threads: Option<usize>,
+}
 
 /// A server that runs until [`EmbeddedServer::shut_down`] or the end of the process.
 #[derive(Debug)]
@@ -23,12 +33,16 @@ impl EmbeddedServer {
     pub async fn start(
         model: &Path,
         checkpoint_root: &Path,
-        threads: Option<usize>,
+        hardware: &Hardware,
     ) -> Result<(Self, Server), ClientError> {
         let config = ServerConfig {
             checkpoint_root: Some(checkpoint_root.to_owned()),
-            threads,
-            ..ServerConfig::for_model(model)
+            threads: hardware.threads,
+            gpu: GpuConfig {
+                memory_utilization: hardware.gpu_memory_utilization,
+                ..GpuConfig::default()
+            },
+            ..ServerConfig::for_model(model).on(hardware.device)
         };
         let failed = |cause: &dyn std::fmt::Display| ClientError::EmbeddedServer(cause.to_string());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))

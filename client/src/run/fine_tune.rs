@@ -9,17 +9,18 @@ use std::{ffi::OsString, path::PathBuf};
 
 use data::prompt::PromptFormat;
 use futures::{FutureExt, future::BoxFuture};
-use trainer::progress::Event;
+use gen_server::Device;
+use trainer::{progress::Event, schedule::ScheduleKind};
 
 use super::{
+    kind::Kind,
     memory,
+    recipe::Recipe,
     settings::ChooseEpoch,
     stages::{Lab, log_path},
-    state::Stage,
     trainer_process::TrainerProcess,
 };
 use crate::{
-    bootstrap::ACCEPTED_FILE,
     error::ClientError,
     eval::{EvalSummary, SUMMARY_FILE},
     files::{self, create_folder},
@@ -27,76 +28,14 @@ use crate::{
     report::results::EpochAccuracy,
 };
 
-/// Which data is learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Rationales that the model itself wrote.
-    Star,
-    /// The data set's own solutions.
-    Vanilla,
-}
-
-impl Kind {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Star => "star",
-            Self::Vanilla => "vanilla",
-        }
-    }
-
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Star => "STaR SFT",
-            Self::Vanilla => "vanilla SFT",
-        }
-    }
-
-    pub(super) fn sft_stage(self) -> Stage {
-        match self {
-            Self::Star => Stage::StarSft,
-            Self::Vanilla => Stage::VanillaSft,
-        }
-    }
-
-    pub(super) fn test_stage(self) -> Stage {
-        match self {
-            Self::Star => Stage::StarTest,
-            Self::Vanilla => Stage::VanillaTest,
-        }
-    }
-
-    pub(super) fn test_folder(self) -> &'static str {
-        match self {
-            Self::Star => "test_star",
-            Self::Vanilla => "test_vanilla",
-        }
-    }
-
-    /// An epoch's checkpoint, as `Checkpoints` names it.
-    pub(super) fn checkpoint(self, epoch: u32) -> String {
-        format!("{}/epoch_{epoch}", self.name())
-    }
-
-    fn held_out_folder(self, epoch: u32) -> String {
-        format!("held_out/{}_epoch_{epoch}", self.name())
-    }
-
-    /// What the trainer reads.
-    pub(super) fn train_file(self, lab: &Lab) -> PathBuf {
-        match self {
-            Self::Star => lab.path("bootstrap").join(ACCEPTED_FILE),
-            Self::Vanilla => lab.inputs.solutions_path.clone(),
-        }
-    }
-}
-
 /// Trains all epochs and evaluates each; gives the trainer's peak memory in bytes.
 pub(super) async fn run(lab: &Lab, kind: Kind, format: PromptFormat) -> Result<u64, ClientError> {
     lab.context.interrupt.check()?;
     create_folder(&lab.checkpoints.path(""))?;
+    let recipe = Recipe::of(lab, kind)?;
     let trainer = TrainerProcess::start(
-        &arguments(lab, kind, format),
-        &log_path(&lab.out, kind.name()),
+        &arguments(lab, kind, &recipe, format),
+        &log_path(&lab.out, &kind.file_name()),
     )?;
     let mut watch = Watch {
         lab,
@@ -119,7 +58,7 @@ pub(super) async fn run(lab: &Lab, kind: Kind, format: PromptFormat) -> Result<u
     if let Some(facts) = facts.known() {
         files::write_json(&facts_path(lab, kind), &facts)?;
     }
-    for epoch in 1..=lab.settings.epochs {
+    for epoch in 1..=recipe.epochs {
         if !is_evaluated(lab, kind, epoch) {
             let digest = lab.load(&kind.checkpoint(epoch)).await?;
             evaluate_epoch(lab, kind, epoch, digest).await?;
@@ -148,7 +87,7 @@ pub(super) fn facts(lab: &Lab, kind: Kind) -> Result<TrainerFacts, ClientError> 
 }
 
 fn facts_path(lab: &Lab, kind: Kind) -> PathBuf {
-    lab.path(&format!("trainer_{}.json", kind.name()))
+    lab.path(&format!("trainer_{}.json", kind.file_name()))
 }
 
 /// A training under way.
@@ -241,7 +180,7 @@ impl Watch<'_> {
                 let mode = &self.lab.context.progress;
                 let start = || {
                     mode.start(
-                        self.kind.title(),
+                        &self.kind.label(),
                         total_steps.unwrap_or(step),
                         step.saturating_sub(1),
                     )
@@ -279,7 +218,7 @@ impl Watch<'_> {
                     .say(&format!("step {step} skipped: {reason}"));
             }
             Event::Resumed { epoch, .. } => {
-                let line = format!("{} goes on after epoch {epoch}", self.kind.title());
+                let line = format!("{} goes on after epoch {epoch}", self.kind.label());
                 self.lab.context.progress.say(&line);
             }
             _ => {}
@@ -293,7 +232,7 @@ async fn evaluate_epoch(
     epoch: u32,
     digest: String,
 ) -> Result<EvalSummary, ClientError> {
-    let label = format!("held-out, {} {epoch}", kind.name());
+    let label = format!("held-out, {} epoch {epoch}", kind.label());
     lab.evaluate(
         &lab.inputs.held_out,
         &kind.held_out_folder(epoch),
@@ -315,7 +254,7 @@ fn epoch_in(checkpoint: &str) -> Option<u32> {
 
 /// Accuracies on the held-out questions, one per epoch.
 pub(super) fn held_out(lab: &Lab, kind: Kind) -> Result<Vec<EpochAccuracy>, ClientError> {
-    (1..=lab.settings.epochs)
+    (1..=Recipe::of(lab, kind)?.epochs)
         .map(|epoch| {
             let summary = lab.summary(&kind.held_out_folder(epoch))?;
             Ok(EpochAccuracy { epoch, summary })
@@ -329,7 +268,7 @@ pub(super) fn chosen_epoch(lab: &Lab, kind: Kind) -> Result<u32, ClientError> {
         .iter()
         .map(|epoch| epoch.summary.counts.right)
         .collect();
-    Ok(choose(&right, lab.settings.choose_epoch))
+    Ok(choose(&right, lab.settings.tuning.choose_epoch))
 }
 
 /// Epochs count from 1; of equally good ones the earlier, which moved less far from the base.
@@ -342,41 +281,49 @@ fn choose(right: &[u64], how: ChooseEpoch) -> u32 {
     index.map_or(1, |index| index as u32 + 1)
 }
 
-fn arguments(lab: &Lab, kind: Kind, format: PromptFormat) -> Vec<OsString> {
-    let settings = &lab.settings;
-    let data_format = match kind {
-        Kind::Star => "star",
-        Kind::Vanilla => "gsm8k",
-    };
+fn arguments(lab: &Lab, kind: Kind, recipe: &Recipe, format: PromptFormat) -> Vec<OsString> {
+    let tuning = &lab.settings.tuning;
     let mut args: Vec<OsString> = vec!["sft".into()];
     let mut add = |flag: &str, value: OsString| args.extend([flag.into(), value]);
-    add("--model", lab.base().into());
-    add("--train", kind.train_file(lab).into());
-    add("--format", data_format.into());
-    add("--out", lab.checkpoints.path(kind.name()).into());
-    add("--epochs", settings.epochs.to_string().into());
-    add("--lr", settings.lr.to_string().into());
-    add("--batch-size", settings.batch_size.to_string().into());
-    add("--max-length", settings.max_length.to_string().into());
-    let validation_fraction = settings.validation_fraction.to_string();
+    add("--model", recipe.model.clone().into());
+    add("--train", recipe.train_file.clone().into());
+    add("--format", recipe.line_format.into());
+    add("--out", lab.checkpoints.path(&kind.folder()).into());
+    add("--epochs", recipe.epochs.to_string().into());
+    add("--lr", tuning.lr.to_string().into());
+    add("--schedule", schedule_name(tuning.lr_schedule).into());
+    add("--warmup-steps", tuning.warmup_steps.to_string().into());
+    add("--batch-size", tuning.batch_size.to_string().into());
+    add("--max-length", tuning.max_length.to_string().into());
+    let validation_fraction = tuning.validation_fraction.to_string();
     add("--validation-fraction", validation_fraction.into());
-    add("--prompt", settings.training_prompt.clone().into());
+    add("--prompt", lab.settings.training_prompt.clone().into());
     add("--prompt-format", format.as_str().into());
-    add("--seed", settings.seed.to_string().into());
+    add("--seed", lab.settings.seed.to_string().into());
     add("--server", lab.context.server.url().into());
     add(
         "--server-checkpoint-prefix",
-        lab.checkpoints.name_at_server(kind.name()).into(),
+        lab.checkpoints.name_at_server(&kind.folder()).into(),
     );
     // A 3B checkpoint is read, hashed and waits for long answers under way before it goes live.
     add("--server-time-limit-s", "1800".into());
     if let Some(token_file) = &lab.token_file {
         add("--server-token-file", token_file.into());
     }
-    if let Some(threads) = lab.threads {
+    if let Some(threads) = lab.hardware.threads {
         add("--threads", threads.to_string().into());
     }
+    if lab.hardware.device == Device::Cuda {
+        add("--device", "cuda".into());
+    }
+    args.extend(tuning.trainer_args.iter().map(OsString::from));
     args
+}
+
+/// The trainer's word for it.
+fn schedule_name(schedule: ScheduleKind) -> String {
+    let value = clap::ValueEnum::to_possible_value(&schedule);
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 #[cfg(test)]

@@ -56,7 +56,10 @@ impl Inputs {
         let fit = write(&folder.join("fit.jsonl"), fit)?;
         let held_out = write(&folder.join("held_out.jsonl"), held_out)?;
         let solutions_path = folder.join("solutions.jsonl");
-        write(&solutions_path, solutions(&fit.list, settings.solutions))?;
+        write(
+            &solutions_path,
+            solutions(&fit.list, settings.tuning.solutions),
+        )?;
         Ok(Self {
             train_sha256: train.sha256,
             test_sha256: test.sha256.clone(),
@@ -165,7 +168,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let train = file(dir.path(), "train.jsonl", 0..200);
         let test = file(dir.path(), "test.jsonl", 199..210);
-        let error = Inputs::prepare((&train, &test), dir.path(), &Settings::sound()).unwrap_err();
+        let error =
+            Inputs::prepare((&train, &test), dir.path(), &Settings::default_preset()).unwrap_err();
         assert!(
             error.to_string().contains("must not be trained on"),
             "{error}"

@@ -4,13 +4,8 @@ use std::time::SystemTime;
 
 use data::{append_log::read_log, record::Attempt};
 
-use super::{
-    fine_tune::{self, Kind},
-    losses,
-    stages::Lab,
-};
+use super::{fine_tune, kind::Kind, losses, recipe::Recipe, stages::Lab, turns::Turns};
 use crate::{
-    bootstrap::BootstrapSummary,
     clock,
     collect::ATTEMPTS_FILE,
     compare::Comparison,
@@ -25,9 +20,12 @@ use crate::{
 pub(super) fn assemble(
     lab: &Lab,
     zero_shot: EvalSummary,
-    bootstrap: BootstrapSummary,
+    turns: Turns,
 ) -> Result<Results, ClientError> {
     let inputs = &lab.inputs;
+    let star = Kind::Star {
+        iteration: turns.chosen,
+    };
     Ok(Results {
         version: RESULTS_VERSION,
         software: SOFTWARE.to_owned(),
@@ -44,19 +42,19 @@ pub(super) fn assemble(
             num_test: inputs.test.list.len() as u64,
         },
         base_on_held_out: lab.summary("held_out/base")?,
-        iterations: Vec::new(),
-        star: variant(lab, Kind::Star)?,
+        star: variant(lab, star)?,
         vanilla: variant(lab, Kind::Vanilla)?,
-        comparisons: comparisons(lab)?,
+        comparisons: comparisons(lab, star)?,
         stages: lab.state.times(),
         memory: lab.state.memory(),
+        bootstrap: turns.chosen_turn()?.bootstrap.clone(),
+        iterations: turns.list,
         zero_shot,
-        bootstrap,
     })
 }
 
 fn variant(lab: &Lab, kind: Kind) -> Result<Variant, ClientError> {
-    let train_file = kind.train_file(lab);
+    let train_file = Recipe::of(lab, kind)?.train_file;
     let chosen_epoch = fine_tune::chosen_epoch(lab, kind)?;
     let facts = fine_tune::facts(lab, kind)?;
     Ok(Variant {
@@ -65,27 +63,27 @@ fn variant(lab: &Lab, kind: Kind) -> Result<Variant, ClientError> {
         train_file: train_file.display().to_string(),
         num_train_examples: facts.num_train_examples,
         num_validation_examples: facts.num_validation_examples,
-        losses: losses::read(&lab.checkpoints.path(kind.name()))?,
+        losses: losses::read(&lab.checkpoints.path(&kind.folder()))?,
         held_out: fine_tune::held_out(lab, kind)?,
         chosen_epoch,
         checkpoint: lab
             .checkpoints
             .name_at_server(&kind.checkpoint(chosen_epoch)),
-        test: lab.summary(kind.test_folder())?,
+        test: lab.summary(&kind.test_folder())?,
     })
 }
 
 /// STaR against zero-shot first: that is the question the experiment asks.
-fn comparisons(lab: &Lab) -> Result<Vec<Comparison>, ClientError> {
+fn comparisons(lab: &Lab, star: Kind) -> Result<Vec<Comparison>, ClientError> {
     let attempts = |folder: &str| -> Result<Vec<Attempt>, ClientError> {
         Ok(read_log(&lab.path(folder).join(ATTEMPTS_FILE))?.records)
     };
     let zero_shot = attempts("zero_shot")?;
-    let star = attempts(Kind::Star.test_folder())?;
-    let vanilla = attempts(Kind::Vanilla.test_folder())?;
+    let star_attempts = attempts(&star.test_folder())?;
+    let vanilla = attempts(&Kind::Vanilla.test_folder())?;
     let (base, star, vanilla) = (
         ("zero-shot", zero_shot.as_slice()),
-        (Kind::Star.title(), star.as_slice()),
+        (star.title(), star_attempts.as_slice()),
         (Kind::Vanilla.title(), vanilla.as_slice()),
     );
     [(base, star), (base, vanilla), (vanilla, star)]

@@ -1,11 +1,16 @@
-//! Every setting of an experiment that can change its numbers, and the presets.
+//! Every setting of an experiment that can change its numbers. The presets are in `presets`.
 
+mod presets;
+
+use clap::ValueEnum;
+use data::{answer::Rule, select::Policy};
 use serde::{Deserialize, Serialize};
+use trainer::schedule::ScheduleKind;
 
-use crate::session::FormatChoice;
+use crate::{sampling::Sampling, session::FormatChoice};
 
 /// Which epoch's checkpoint is put to the test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ChooseEpoch {
     /// Most right answers on the held-out questions; of equals the earlier.
@@ -14,22 +19,86 @@ pub enum ChooseEpoch {
 }
 
 /// What vanilla SFT learns of GSM8K's calculator annotations (`<<2*3=6>>`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Solutions {
+    #[value(name = "keep")]
     AsWritten,
     /// Nothing calculates for the model at test time, so the annotations are only noise there.
+    #[value(name = "strip")]
     WithoutAnnotations,
 }
 
-/// Which rationales become training data.
+/// What an iteration's fine-tuning starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// The untouched model, every time: Algorithm 1 of the paper (Zelikman et al. 2022).
+    Base,
+    /// The last iteration's checkpoint.
+    Previous,
+}
+
+/// What an iteration's fine-tuning learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Rationales {
+    /// Those of this iteration, as in the paper.
+    ThisIteration,
+    /// Those of all iterations so far, selected together.
+    AllIterations,
+}
+
+/// When the test questions are put to the models of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AcceptPolicy {
-    /// Verified ones only.
-    Sound,
-    /// Whatever the hint prompt gave.
-    Report,
+pub enum TestWhen {
+    /// Once, to the iteration that the held-out questions chose.
+    AtTheEnd,
+    /// After each iteration, too: for a curve. Nothing is chosen by it.
+    EachIteration,
+}
+
+/// What happens where training and evaluation put another prompt before the same question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptMismatch {
+    Refuse,
+    /// A warning: published settings do it.
+    Allow,
+}
+
+/// The turns of the STaR loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoopSettings {
+    /// At most so many turns of bootstrapping and fine-tuning.
+    pub iterations: u32,
+    /// The loop ends after so many iterations in a row without more right held-out answers.
+    pub patience: u32,
+    pub restart: Restart,
+    pub rationales: Rationales,
+    /// Optimizer steps of the first iteration; `None` is whole epochs over all rationales.
+    pub first_steps: Option<u64>,
+    /// Each iteration trains this many times as long as the one before.
+    pub growth: f64,
+    pub test_when: TestWhen,
+}
+
+/// Fine-tuning, of both kinds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TuningSettings {
+    pub epochs: u32,
+    pub lr: f64,
+    pub lr_schedule: ScheduleKind,
+    pub warmup_steps: u64,
+    pub batch_size: u32,
+    pub max_length: u32,
+    /// Share of the training examples whose loss is only watched.
+    pub validation_fraction: f64,
+    pub choose_epoch: ChooseEpoch,
+    pub solutions: Solutions,
+    /// More flags of `trainer sft`, such as those of LoRA, as they are.
+    pub trainer_args: Vec<String>,
 }
 
 /// The settings of an experiment. Stored in `state.json` and `results.json`; a run goes on only with
@@ -43,13 +112,17 @@ pub struct Settings {
     pub hint_prompt: String,
     /// Around the question in training examples.
     pub training_prompt: String,
+    pub prompt_mismatch: PromptMismatch,
     pub prompt_format: FormatChoice,
     /// Most tokens of an answer.
     pub max_tokens: u32,
-    /// Name of the extraction rule.
-    pub rule: String,
-    pub policy: AcceptPolicy,
-    pub solutions: Solutions,
+    pub rule: Rule,
+    pub sampling: Sampling,
+    /// Of every sample but a prompt's first, which is greedy.
+    pub resample_temperature: f32,
+    pub resample_top_p: f32,
+    /// Which rationales become training data.
+    pub policy: Policy,
     /// Only the first so many questions of the file.
     pub num_train: Option<usize>,
     pub num_test: Option<usize>,
@@ -57,88 +130,53 @@ pub struct Settings {
     pub held_out_fraction: f64,
     /// At most so many of the held-out questions are put after each epoch.
     pub max_held_out: usize,
-    pub forward_attempts: u32,
-    pub hint_attempts: u32,
-    /// Of every sample but a prompt's first, which is greedy.
-    pub resample_temperature: f32,
-    pub resample_top_p: f32,
-    pub epochs: u32,
-    pub lr: f64,
-    pub batch_size: u32,
-    pub max_length: u32,
-    /// Share of the training examples whose loss is only watched.
-    pub validation_fraction: f64,
-    pub choose_epoch: ChooseEpoch,
+    pub star: LoopSettings,
+    pub tuning: TuningSettings,
     pub seed: u64,
 }
 
 impl Settings {
-    /// The defaults of `star run`: one prompt for generation, training and test, verified
-    /// rationales, room for whole answers; the report's optimizer settings.
-    pub fn sound() -> Self {
-        Self {
-            preset: "sound".to_owned(),
-            eval_prompt: "basic".to_owned(),
-            bootstrap_prompt: "basic".to_owned(),
-            hint_prompt: "hint".to_owned(),
-            training_prompt: "basic".to_owned(),
-            prompt_format: FormatChoice::Auto,
-            max_tokens: 1024,
-            rule: "numeric".to_owned(),
-            policy: AcceptPolicy::Sound,
-            solutions: Solutions::WithoutAnnotations,
-            num_train: None,
-            num_test: None,
-            held_out_fraction: 0.03,
-            max_held_out: 250,
-            forward_attempts: 1,
-            hint_attempts: 1,
-            resample_temperature: 0.7,
-            resample_top_p: 0.95,
-            epochs: 4,
-            lr: 1e-5,
-            batch_size: 8,
-            max_length: 1024,
-            validation_fraction: 0.1,
-            choose_epoch: ChooseEpoch::BestOnHeldOut,
-            seed: 0,
+    /// All settings in a paragraph, for people.
+    pub fn text(&self) -> String {
+        const WIDTH: usize = 100;
+        let mut text = String::from("settings:");
+        let mut width = text.len();
+        for line in self.lines() {
+            let line = line.replace(" = ", " ").replace('"', "");
+            if width + line.len() + 2 > WIDTH {
+                text.push_str("\n ");
+                width = 1;
+            }
+            width += line.len() + 2;
+            text.push(' ');
+            text.push_str(&line);
+            text.push(';');
         }
+        text.pop();
+        text
     }
 
-    /// What the reference report did, word for word where it says so.
-    pub fn report() -> Self {
-        Self {
-            preset: "report".to_owned(),
-            eval_prompt: "marked".to_owned(),
-            bootstrap_prompt: "basic-forward".to_owned(),
-            training_prompt: "sft".to_owned(),
-            max_tokens: 256,
-            rule: "report".to_owned(),
-            policy: AcceptPolicy::Report,
-            solutions: Solutions::AsWritten,
-            choose_epoch: ChooseEpoch::Last,
-            ..Self::sound()
-        }
+    /// One `name = value` a line, for people; nested groups have dotted names.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let value = serde_json::to_value(self).unwrap_or_default();
+        flatten("", &value, &mut lines);
+        lines
     }
+}
 
-    /// `star demo`: a model of a million parameters on two cores in a few minutes. A small model that
-    /// was just pre-trained takes a learning rate thirty times that of a 3B one.
-    pub fn demo() -> Self {
-        Self {
-            preset: "demo".to_owned(),
-            prompt_format: FormatChoice::Plain,
-            // The longest demo solution has six steps; what is longer runs on without end.
-            max_tokens: 256,
-            // A third of what is there: enough for a clear result, in a third of the time.
-            num_train: Some(1000),
-            held_out_fraction: 0.1,
-            max_held_out: 150,
-            hint_attempts: 2,
-            epochs: 3,
-            lr: 3e-4,
-            batch_size: 16,
-            max_length: 512,
-            ..Self::sound()
+fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
+    match value.as_object() {
+        Some(fields) => {
+            for (field, value) in fields {
+                let name = if name.is_empty() {
+                    field.clone()
+                } else {
+                    format!("{name}.{field}")
+                };
+                flatten(&name, value, lines);
+            }
         }
+        None => lines.push(format!("{name} = {value}")),
     }
 }

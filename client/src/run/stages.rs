@@ -5,19 +5,19 @@ use std::{
     time::Instant,
 };
 
-use data::{answer::Rule, record::Decoding, select::Policy};
+use data::prompt::PromptFormat;
 
 use super::{
     checkpoints::{BASE, Checkpoints},
-    embedded_server::EmbeddedServer,
-    fine_tune::{self, Kind},
+    embedded_server::{EmbeddedServer, Hardware},
+    fine_tune,
     inputs::Inputs,
+    kind::Kind,
     memory, results,
-    settings::{AcceptPolicy, Settings},
+    settings::Settings,
     state::{Stage, State},
 };
 use crate::{
-    bootstrap::{BootstrapSummary, bootstrap},
     connection::Server,
     error::ClientError,
     eval::{EvalSummary, SUMMARY_FILE, evaluate_session},
@@ -29,8 +29,7 @@ use crate::{
         RESULTS_FILE,
         results::{PeakMemory, Results},
     },
-    sampling::Sampling,
-    session::{Context, Method, Questions, Session, load_prompt},
+    session::{Context, Questions, Session},
 };
 
 /// Where the model is served.
@@ -56,8 +55,7 @@ pub struct Experiment {
     pub out: PathBuf,
     pub settings: Settings,
     pub server: ServerSide,
-    /// Of the server in this process and of the trainer.
-    pub threads: Option<usize>,
+    pub hardware: Hardware,
     /// Prompts at the server at a time; `None` is by the server's limits.
     pub max_in_flight: Option<usize>,
     pub interrupt: Interrupt,
@@ -66,6 +64,11 @@ pub struct Experiment {
 
 /// Runs or continues an experiment and renders its report.
 pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
+    let warning = experiment.settings.check_prompts()?;
+    experiment.progress.say(&experiment.settings.text());
+    if let Some(warning) = warning {
+        experiment.progress.say(&format!("WARNING: {warning}"));
+    }
     files::create_folder(&experiment.out)?;
     let inputs = Inputs::prepare(
         (&experiment.train, &experiment.test),
@@ -91,7 +94,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
                 .say("loading the model into a server in this process");
             let root = checkpoints.path("");
             let (embedded, server) =
-                EmbeddedServer::start(&base, &root, experiment.threads).await?;
+                EmbeddedServer::start(&base, &root, &experiment.hardware).await?;
             (Some(embedded), server, None)
         }
     };
@@ -106,7 +109,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
         settings: experiment.settings,
         model: experiment.model,
         out: experiment.out,
-        threads: experiment.threads,
+        hardware: experiment.hardware,
         token_file,
         context: Context {
             server,
@@ -136,7 +139,7 @@ pub(super) struct Lab {
     pub(super) settings: Settings,
     pub(super) model: PathBuf,
     pub(super) out: PathBuf,
-    pub(super) threads: Option<usize>,
+    pub(super) hardware: Hardware,
     pub(super) token_file: Option<PathBuf>,
     pub(super) context: Context,
     pub(super) checkpoints: Checkpoints,
@@ -147,15 +150,16 @@ pub(super) struct Lab {
 impl Lab {
     async fn all_stages(&mut self) -> Result<Results, ClientError> {
         let zero_shot = self.zero_shot().await?;
-        let bootstrap = self.bootstrap().await?;
-        for kind in [Kind::Star, Kind::Vanilla] {
-            self.fine_tune(kind, &zero_shot).await?;
-        }
-        for kind in [Kind::Star, Kind::Vanilla] {
-            self.test(kind).await?;
-        }
+        let format = zero_shot.manifest.prompt_format;
+        let turns = self.star_loop(format).await?;
+        self.fine_tune(Kind::Vanilla, format).await?;
+        self.test(Kind::Star {
+            iteration: turns.chosen,
+        })
+        .await?;
+        self.test(Kind::Vanilla).await?;
         self.note_memory(0)?;
-        let results = results::assemble(self, zero_shot, bootstrap)?;
+        let results = results::assemble(self, zero_shot, turns)?;
         files::write_json(&self.out.join(RESULTS_FILE), &results)?;
         crate::report::render(&self.out)?;
         Ok(results)
@@ -183,37 +187,11 @@ impl Lab {
         self.end(Stage::ZeroShot, started, done)
     }
 
-    async fn bootstrap(&mut self) -> Result<BootstrapSummary, ClientError> {
-        let folder = self.out.join("bootstrap");
-        if self.state.is_finished(Stage::Bootstrap) {
-            return files::require_json(&folder.join(SUMMARY_FILE));
-        }
-        let started = Instant::now();
-        let done = async {
-            self.load_base().await?;
-            let policy = match self.settings.policy {
-                AcceptPolicy::Sound => Policy::sound(),
-                AcceptPolicy::Report => Policy::report(),
-            };
-            let method = self.bootstrap_method()?;
-            let summary =
-                bootstrap(&self.context, method, policy, &self.inputs.fit, &folder).await?;
-            self.context.progress.say(&summary.equation());
-            if summary.num_accepted == 0 {
-                return Err(ClientError::Usage(
-                    "bootstrapping accepted no rationale: the model solves none of the questions, \
-                     even with a hint. See attempts.jsonl for what it writes; another prompt or a \
-                     larger --max-tokens may help"
-                        .to_owned(),
-                ));
-            }
-            Ok(summary)
-        }
-        .await;
-        self.end(Stage::Bootstrap, started, done)
-    }
-
-    async fn fine_tune(&mut self, kind: Kind, zero_shot: &EvalSummary) -> Result<(), ClientError> {
+    pub(super) async fn fine_tune(
+        &mut self,
+        kind: Kind,
+        format: PromptFormat,
+    ) -> Result<(), ClientError> {
         let stage = kind.sft_stage();
         if self.state.is_finished(stage) {
             return Ok(());
@@ -222,7 +200,7 @@ impl Lab {
         // The weights of the last fine-tuning must not be what serves while this one begins.
         let done = async {
             self.load_base().await?;
-            fine_tune::run(self, kind, zero_shot.manifest.prompt_format).await
+            fine_tune::run(self, kind, format).await
         }
         .await;
         if let Ok(peak) = done {
@@ -232,7 +210,7 @@ impl Lab {
     }
 
     /// The chosen epoch on the test questions: once.
-    async fn test(&mut self, kind: Kind) -> Result<(), ClientError> {
+    pub(super) async fn test(&mut self, kind: Kind) -> Result<(), ClientError> {
         let stage = kind.test_stage();
         if self.state.is_finished(stage) {
             return Ok(());
@@ -241,8 +219,8 @@ impl Lab {
         let done = async {
             let epoch = fine_tune::chosen_epoch(self, kind)?;
             let digest = self.load(&kind.checkpoint(epoch)).await?;
-            let label = format!("test, {}", kind.title());
-            self.evaluate(&self.inputs.test, kind.test_folder(), (&label, &digest))
+            let label = format!("test, {}", kind.label());
+            self.evaluate(&self.inputs.test, &kind.test_folder(), (&label, &digest))
                 .await
         }
         .await;
@@ -250,7 +228,7 @@ impl Lab {
     }
 
     /// Makes the server hold the untouched model; gives its digest.
-    async fn load_base(&self) -> Result<String, ClientError> {
+    pub(super) async fn load_base(&self) -> Result<String, ClientError> {
         let served = self.context.server.model().await?.weights.digest;
         match self.state.base_digest() {
             Some(base) if base == served => Ok(served),
@@ -276,7 +254,7 @@ impl Lab {
         folder: &str,
         (label, digest): (&str, &str),
     ) -> Result<EvalSummary, ClientError> {
-        let method = self.eval_method()?;
+        let method = self.settings.eval_method()?;
         let session = Session::open(&self.context.server, method, questions, "eval").await?;
         session.require_weights(digest)?;
         evaluate_session(
@@ -294,47 +272,8 @@ impl Lab {
         files::require_json(&self.out.join(folder).join(SUMMARY_FILE))
     }
 
-    fn eval_method(&self) -> Result<Method, ClientError> {
-        let settings = &self.settings;
-        let rule: Rule = settings
-            .rule
-            .parse()
-            .map_err(|error: data::answer::UnknownRule| ClientError::Usage(error.to_string()))?;
-        Ok(Method {
-            prompt: load_prompt(&settings.eval_prompt)?,
-            hint_prompt: None,
-            format: settings.prompt_format,
-            decoding: Decoding::greedy(settings.max_tokens),
-            resampling: None,
-            seed: settings.seed,
-            rule,
-            sampling: Sampling::only(1),
-            iteration: 0,
-        })
-    }
-
-    fn bootstrap_method(&self) -> Result<Method, ClientError> {
-        let settings = &self.settings;
-        let greedy = Decoding::greedy(settings.max_tokens);
-        Ok(Method {
-            prompt: load_prompt(&settings.bootstrap_prompt)?,
-            hint_prompt: Some(load_prompt(&settings.hint_prompt)?),
-            resampling: Some(Decoding {
-                temperature: settings.resample_temperature,
-                top_p: settings.resample_top_p,
-                ..greedy
-            }),
-            sampling: Sampling {
-                samples: 1,
-                max_forward: settings.forward_attempts,
-                max_hints: settings.hint_attempts,
-            },
-            ..self.eval_method()?
-        })
-    }
-
     /// Keeps the time of a stage, however it ended, and marks it finished where it ended well.
-    fn end<T>(
+    pub(super) fn end<T>(
         &mut self,
         stage: Stage,
         started: Instant,

@@ -19,34 +19,73 @@ const STATE_FILE: &str = "state.json";
 
 /// The stages, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "String", try_from = "String")]
 pub(super) enum Stage {
     ZeroShot,
-    Bootstrap,
-    StarSft,
+    /// A turn of the STaR loop, from 1, and what is done in it.
+    Turn(u32, TurnStage),
     VanillaSft,
-    StarTest,
     VanillaTest,
 }
 
-impl Stage {
-    pub(super) const ALL: [Self; 6] = [
-        Self::ZeroShot,
-        Self::Bootstrap,
-        Self::StarSft,
-        Self::VanillaSft,
-        Self::StarTest,
-        Self::VanillaTest,
-    ];
+/// What is done in a turn of the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TurnStage {
+    Bootstrap,
+    Sft,
+    Test,
+}
 
-    pub(super) fn name(self) -> &'static str {
+impl Stage {
+    /// For people.
+    pub(super) fn title(self) -> String {
         match self {
-            Self::ZeroShot => "zero-shot",
-            Self::Bootstrap => "bootstrap",
-            Self::StarSft => "STaR SFT",
-            Self::VanillaSft => "vanilla SFT",
-            Self::StarTest => "test STaR SFT",
-            Self::VanillaTest => "test vanilla SFT",
+            Self::ZeroShot => "zero-shot".to_owned(),
+            Self::Turn(iteration, TurnStage::Bootstrap) => {
+                format!("bootstrap {iteration}")
+            }
+            Self::Turn(iteration, TurnStage::Sft) => format!("STaR SFT {iteration}"),
+            Self::Turn(iteration, TurnStage::Test) => format!("test STaR SFT {iteration}"),
+            Self::VanillaSft => "vanilla SFT".to_owned(),
+            Self::VanillaTest => "test vanilla SFT".to_owned(),
+        }
+    }
+}
+
+impl From<Stage> for String {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::ZeroShot => "zero_shot".to_owned(),
+            Stage::Turn(iteration, TurnStage::Bootstrap) => {
+                format!("bootstrap_{iteration}")
+            }
+            Stage::Turn(iteration, TurnStage::Sft) => format!("star_sft_{iteration}"),
+            Stage::Turn(iteration, TurnStage::Test) => format!("star_test_{iteration}"),
+            Stage::VanillaSft => "vanilla_sft".to_owned(),
+            Stage::VanillaTest => "vanilla_test".to_owned(),
+        }
+    }
+}
+
+impl TryFrom<String> for Stage {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let turn = |text: &str| {
+            let (name, iteration) = text.rsplit_once('_')?;
+            let stage = match name {
+                "bootstrap" => TurnStage::Bootstrap,
+                "star_sft" => TurnStage::Sft,
+                "star_test" => TurnStage::Test,
+                _ => return None,
+            };
+            Some(Self::Turn(iteration.parse().ok()?, stage))
+        };
+        match text.as_str() {
+            "zero_shot" => Ok(Self::ZeroShot),
+            "vanilla_sft" => Ok(Self::VanillaSft),
+            "vanilla_test" => Ok(Self::VanillaTest),
+            other => turn(other).ok_or_else(|| format!("unknown stage {other:?}")),
         }
     }
 }
@@ -158,14 +197,11 @@ impl State {
     }
 
     pub(super) fn times(&self) -> Vec<StageTime> {
-        let time = |stage: Stage| {
-            let seconds = *self.record.seconds.get(&stage)?;
-            Some(StageTime {
-                stage: stage.name().to_owned(),
-                seconds,
-            })
+        let time = |(stage, seconds): (&Stage, &f64)| StageTime {
+            stage: stage.title(),
+            seconds: *seconds,
         };
-        Stage::ALL.into_iter().filter_map(time).collect()
+        self.record.seconds.iter().map(time).collect()
     }
 
     fn write(&self) -> Result<(), ClientError> {
@@ -184,12 +220,14 @@ fn first_difference(earlier: &Record, now: &Record) -> Option<(String, String, S
             return Some((field.to_owned(), earlier.clone(), now.clone()));
         }
     }
-    let as_json = |record: &Record| serde_json::to_value(&record.settings).unwrap_or_default();
-    let (earlier, now) = (as_json(earlier), as_json(now));
-    let fields = earlier.as_object()?;
-    fields.iter().find_map(|(field, value)| {
-        let other = &now[field];
-        (value != other).then(|| (field.clone(), value.to_string(), other.to_string()))
+    let (earlier, now) = (earlier.settings.lines(), now.settings.lines());
+    let value = |line: &str| {
+        line.split_once(" = ")
+            .map_or(String::new(), |it| it.1.to_owned())
+    };
+    earlier.iter().zip(&now).find_map(|(earlier, now)| {
+        let field = earlier.split(" = ").next().unwrap_or_default();
+        (earlier != now).then(|| (field.to_owned(), value(earlier), value(now)))
     })
 }
 
@@ -208,11 +246,31 @@ mod tests {
             .unwrap();
         state.finish(Stage::ZeroShot).unwrap();
         let mut state = open().unwrap();
-        assert!(state.is_finished(Stage::ZeroShot) && !state.is_finished(Stage::Bootstrap));
+        assert!(
+            state.is_finished(Stage::ZeroShot)
+                && !state.is_finished(Stage::Turn(1, TurnStage::Bootstrap))
+        );
         state
             .add_time(Stage::ZeroShot, Duration::from_secs(1))
             .unwrap();
         assert!((state.times()[0].seconds - 3.0).abs() < 1e-9);
+    }
+
+    /// Names of stages are read back; another name is an error.
+    #[test]
+    fn stages_have_names() {
+        let stages = [
+            Stage::ZeroShot,
+            Stage::Turn(12, TurnStage::Bootstrap),
+            Stage::Turn(1, TurnStage::Sft),
+            Stage::Turn(1, TurnStage::Test),
+            Stage::VanillaSft,
+            Stage::VanillaTest,
+        ];
+        for stage in stages {
+            assert_eq!(Stage::try_from(String::from(stage)), Ok(stage));
+        }
+        assert!(Stage::try_from("bootstrap_x".to_owned()).is_err());
     }
 
     /// Another setting, file or model is refused and named.
@@ -228,14 +286,15 @@ mod tests {
                 .to_string()
                 .contains("base model")
         );
-        let changed = Settings {
-            epochs: 9,
-            ..Settings::demo()
-        };
+        let mut changed = Settings::demo();
+        changed.star.iterations = 9;
         let error = State::open(dir.path(), &changed, ("a", "b"))
             .unwrap_err()
             .to_string();
-        assert!(error.contains("epochs") && error.contains('9'), "{error}");
+        assert!(
+            error.contains("star.iterations") && error.contains('9'),
+            "{error}"
+        );
         let error = State::open(dir.path(), &Settings::demo(), ("a", "c")).unwrap_err();
         assert!(error.to_string().contains("test file"), "{error}");
     }

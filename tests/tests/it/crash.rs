@@ -190,7 +190,7 @@ fn a_killed_experiment_goes_on() {
 
     let killed = dir.path().join("killed");
     let mut running = experiment(&base, dir.path(), &killed).start();
-    let first_epoch = killed.join("checkpoints/star/epoch_1");
+    let first_epoch = killed.join("checkpoints/star/iteration_1/epoch_1");
     running.wait_until("the first checkpoint", |_| first_epoch.exists());
     assert!(running.kill(), "it was still at work");
     assert!(!killed.join("results.json").exists());

@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use client::report::results::Results;
+
 use crate::{
-    loops::attempts,
+    loops::{assert_accounted, attempts, read_json},
     process::{Call, star, trainer},
     server::{TestServer, server_of},
     world::{BaseModel, write_questions},
@@ -133,4 +135,38 @@ fn answers_on_a_gpu_are_those_of_the_cpu() {
     assert!(num_equal * 10 >= NUM_QUESTIONS * 9, "{divergences:?}");
     assert_eq!(server.terminate().code, Some(0));
     fs::remove_dir_all(dir.path()).unwrap();
+}
+
+/// The whole experiment as one command, with server and trainer on one GPU.
+#[test]
+fn the_loop_as_one_command_on_a_gpu() {
+    let Some(gpu) = gpu() else { return };
+    let base = BaseModel::for_gpu();
+    let dir = tempfile::tempdir().unwrap();
+    let (train, test) = (
+        dir.path().join("train.jsonl"),
+        dir.path().join("test.jsonl"),
+    );
+    write_questions(&train, 0..40);
+    write_questions(&test, 40..48);
+    let out = dir.path().join("run");
+    let call = star(["run", "--max-tokens", "40", "--epochs", "1"])
+        .with("--lr", "0.001")
+        .with("--held-out-fraction", "0.1")
+        .with("--model", base.path())
+        .with("--train", &train)
+        .with("--test", &test)
+        .with("--out", &out);
+    on(gpu, call).succeed();
+    let results: Results = read_json(&out.join("results.json"));
+    assert_eq!(results.zero_shot.manifest.model.dtype, "bf16");
+    for summary in [
+        &results.zero_shot,
+        &results.star.test,
+        &results.vanilla.test,
+    ] {
+        assert_accounted(summary);
+        assert_eq!(summary.counts.questions, 8);
+    }
+    assert!(results.star.losses.epochs[0].train_loss.is_finite());
 }

@@ -17,3 +17,4 @@ mod python;
 mod shared_data;
 mod tidy;
 mod training;
+mod turns;

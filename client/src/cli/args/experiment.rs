@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use gen_server::Device;
 
-use super::{ConnectionArgs, FormatArg, Preset};
+use super::{ConnectionArgs, Preset, SettingsArgs};
 
 /// Where an experiment's server is and how it reaches the checkpoints.
 #[derive(Debug, Clone, Args)]
@@ -18,44 +19,22 @@ pub struct ExperimentServerArgs {
     pub server_checkpoint_root: Option<PathBuf>,
     #[command(flatten)]
     pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub hardware: HardwareArgs,
+}
+
+/// What the server in this process and the trainer compute on.
+#[derive(Debug, Clone, Args)]
+pub struct HardwareArgs {
+    /// cuda: one NVIDIA GPU, for a program that cuda/build.sh built
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub device: Device,
+    /// Share of the GPU's memory for the server in this process; the trainer needs the rest
+    #[arg(long, value_name = "SHARE", default_value_t = 0.35)]
+    pub gpu_memory_utilization: f32,
     /// Threads of the server and of the trainer [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-}
-
-/// Settings of an experiment; each overrides the preset's.
-#[derive(Debug, Clone, Args)]
-pub struct TuningArgs {
-    /// Use the first N training questions
-    #[arg(long, value_name = "N")]
-    pub num_train: Option<usize>,
-    /// Use the first N test questions
-    #[arg(long, value_name = "N")]
-    pub num_test: Option<usize>,
-    /// Prompt of evaluation, bootstrapping and training: a name or a template file
-    #[arg(long, value_name = "NAME|FILE")]
-    pub prompt: Option<String>,
-    #[arg(long, value_enum)]
-    pub prompt_format: Option<FormatArg>,
-    /// Most tokens of an answer
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: Option<u32>,
-    /// Forward samples of a question until one will do
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub forward_attempts: Option<u32>,
-    /// Hint attempts of a question until one will do
-    #[arg(long, value_name = "N")]
-    pub hint_attempts: Option<u32>,
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub epochs: Option<u32>,
-    /// Peak learning rate
-    #[arg(long)]
-    pub lr: Option<f64>,
-    /// Examples per optimizer step
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub batch_size: Option<u32>,
-    #[arg(long)]
-    pub seed: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -73,10 +52,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Settings behind the defaults
-    #[arg(long, value_enum, default_value = "sound")]
+    #[arg(long, value_enum, default_value = "default")]
     pub preset: Preset,
     #[command(flatten)]
-    pub tuning: TuningArgs,
+    pub settings: SettingsArgs,
     #[command(flatten)]
     pub server: ExperimentServerArgs,
 }
@@ -90,10 +69,9 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
-    pub tuning: TuningArgs,
-    /// Threads of the server and of the trainer [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    pub settings: SettingsArgs,
+    #[command(flatten)]
+    pub hardware: HardwareArgs,
 }
 
 #[derive(Debug, Args)]

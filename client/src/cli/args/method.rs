@@ -8,7 +8,9 @@ use super::FormatArg;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Preset {
     /// 1024 tokens, the exact numeric rule, verified rationales
-    Sound,
+    Default,
+    /// STaR as published: few-shot prompts, greedy decoding, verified hints
+    Star,
     /// What the reference report did: 256 tokens, its rule, hint rationales unchecked
     Report,
 }
@@ -17,7 +19,7 @@ pub enum Preset {
 #[derive(Debug, Clone, Args)]
 pub struct MethodArgs {
     /// Settings behind the defaults
-    #[arg(long, value_enum, default_value = "sound")]
+    #[arg(long, value_enum, default_value = "default")]
     pub preset: Preset,
     /// basic, basic-forward, marked, sft, or a template file with {question}
     #[arg(long, value_name = "NAME|FILE")]
