@@ -1,7 +1,7 @@
 //! GSM8K's calculator annotations, `<<16-3-4=9>>`: finding, removing and evaluating them.
 //!
-//! The evaluator reads `0123456789.+-*/()`, with `//` as floor division, and works on exact numbers,
-//! so it is also the oracle for arithmetic in model outputs.
+//! The evaluator reads `0123456789.+-*/()`, with `//` as floor division and `%` as hundredths, and
+//! works on exact numbers, so it is also the oracle for arithmetic in model outputs.
 
 use crate::number::{Number, scan};
 use std::ops::Range;
@@ -48,7 +48,8 @@ pub fn strip(text: &str) -> String {
     stripped
 }
 
-fn spans(text: &str) -> impl Iterator<Item = Range<usize>> {
+/// Where the annotations stand, brackets included.
+pub(crate) fn spans(text: &str) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at + text[at..].find("<<")?;
@@ -134,7 +135,12 @@ impl Parser<'_> {
         let (digits, rest) = self.rest.split_at(len);
         self.rest = rest;
         // "2." is how some annotations write 2.
-        scan::exact(digits.strip_suffix('.').unwrap_or(digits))
+        let value = scan::exact(digits.strip_suffix('.').unwrap_or(digits))?;
+        if self.take('%') {
+            value.checked_div(Number::from(100))
+        } else {
+            Some(value)
+        }
     }
 
     fn take(&mut self, wanted: char) -> bool {

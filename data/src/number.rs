@@ -50,6 +50,29 @@ impl Number {
         scan::single(text)
     }
 
+    /// The value of a fraction that is one character.
+    fn of_character(character: char) -> Option<Number> {
+        let (numerator, denominator) = match character {
+            '½' => (1, 2),
+            '⅓' => (1, 3),
+            '⅔' => (2, 3),
+            '¼' => (1, 4),
+            '¾' => (3, 4),
+            '⅕' => (1, 5),
+            '⅖' => (2, 5),
+            '⅗' => (3, 5),
+            '⅘' => (4, 5),
+            '⅙' => (1, 6),
+            '⅚' => (5, 6),
+            '⅛' => (1, 8),
+            '⅜' => (3, 8),
+            '⅝' => (5, 8),
+            '⅞' => (7, 8),
+            _ => return None,
+        };
+        Number::new(numerator, denominator)
+    }
+
     pub fn numerator(self) -> i128 {
         self.numerator
     }
@@ -68,6 +91,14 @@ impl Number {
             numerator: self.numerator.checked_neg()?,
             denominator: self.denominator,
         })
+    }
+
+    pub fn checked_abs(self) -> Option<Number> {
+        if self.numerator < 0 {
+            self.checked_neg()
+        } else {
+            Some(self)
+        }
     }
 
     pub fn checked_add(self, other: Number) -> Option<Number> {

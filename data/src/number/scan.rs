@@ -44,6 +44,18 @@ pub fn exact(text: &str) -> Option<Number> {
     }
 }
 
+/// The number without sign that begins at `at`, as a calculation reads it: the slash of `3/4` divides.
+pub(crate) fn operand(text: &str, at: usize) -> Option<Found> {
+    let number = match text[at..].chars().next()? {
+        '0'..='9' => unfractioned_at(text, at),
+        '\\' => return None,
+        _ => unsigned_at(text, at)?,
+    };
+    let span = at..number.end;
+    let value = number.value;
+    Some(Found { value, span })
+}
+
 /// See [`numbers`].
 #[derive(Debug)]
 pub struct Numbers<'a> {
@@ -94,7 +106,7 @@ struct Unsigned {
 
 fn unsigned_at(text: &str, at: usize) -> Option<Unsigned> {
     let first = text[at..].chars().next()?;
-    if let Some(value) = vulgar(first) {
+    if let Some(value) = Number::of_character(first) {
         return Some(Unsigned {
             value: Some(value),
             end: at + first.len_utf8(),
@@ -116,17 +128,22 @@ fn starts_decimals(text: &str, at: usize) -> bool {
 
 /// A number that begins with a digit: a decimal, a fraction or a mixed number.
 fn digits_at(text: &str, at: usize) -> Unsigned {
+    let number = unfractioned_at(text, at);
+    let is_whole = is_whole(&text[at..number.end]);
+    let fraction = is_whole.then(|| slash_fraction(text, at, &number));
+    fraction.flatten().unwrap_or(number)
+}
+
+/// A decimal or a mixed number.
+fn unfractioned_at(text: &str, at: usize) -> Unsigned {
     let decimal = decimal_at(text, at);
-    let is_whole = text[at..decimal.end]
-        .bytes()
-        .all(|b| b.is_ascii_digit() || b == b',');
-    if !is_whole {
-        return decimal;
-    }
-    if let Some(fraction) = slash_fraction(text, at, &decimal) {
-        return fraction;
-    }
-    mixed_fraction(text, &decimal).unwrap_or(decimal)
+    let is_whole = is_whole(&text[at..decimal.end]);
+    let mixed = is_whole.then(|| mixed_fraction(text, &decimal));
+    mixed.flatten().unwrap_or(decimal)
+}
+
+fn is_whole(shown: &str) -> bool {
+    shown.bytes().all(|b| b.is_ascii_digit() || b == b',')
 }
 
 /// Digits, grouped or not, with decimals and an exponent where they follow.
@@ -258,7 +275,7 @@ fn mixed_fraction(text: &str, whole: &Unsigned) -> Option<Unsigned> {
         };
         let value = mantissa(text[at..above.end].bytes()).and_then(|n| Number::new(n, 1));
         slash_fraction(text, at, &Unsigned { value, ..above })?
-    } else if first == '\\' || vulgar(first).is_some() {
+    } else if first == '\\' || Number::of_character(first).is_some() {
         unsigned_at(text, at)?
     } else {
         return None;
@@ -318,28 +335,6 @@ fn latex_argument(text: &str, at: usize) -> Option<(Number, usize)> {
         value
     };
     Some((value, start + 1 + len + 1))
-}
-
-fn vulgar(character: char) -> Option<Number> {
-    let (numerator, denominator) = match character {
-        '½' => (1, 2),
-        '⅓' => (1, 3),
-        '⅔' => (2, 3),
-        '¼' => (1, 4),
-        '¾' => (3, 4),
-        '⅕' => (1, 5),
-        '⅖' => (2, 5),
-        '⅗' => (3, 5),
-        '⅘' => (4, 5),
-        '⅙' => (1, 6),
-        '⅚' => (5, 6),
-        '⅛' => (1, 8),
-        '⅜' => (3, 8),
-        '⅝' => (5, 8),
-        '⅞' => (7, 8),
-        _ => return None,
-    };
-    Number::new(numerator, denominator)
 }
 
 fn is_currency(character: char) -> bool {
