@@ -4,66 +4,19 @@
 //! Nothing here depends on the order of the log, so the set can be made again from the same attempts
 //! at any time, also with another policy.
 
+mod policy;
+
+pub use policy::{Duplicates, Gate, Policy};
+
 use crate::{
     answer::Flag,
     digest::sha256_u64,
+    equation,
     question::Question,
     record::{AcceptedRecord, Attempt, Source, Verdict},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// Whether a kind of doubtful attempt may enter the accepted set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Gate {
-    Accept,
-    Reject,
-}
-
-/// What may enter the accepted set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Policy {
-    /// Texts that were cut.
-    pub truncated: Gate,
-    /// Hint rationales that lean on the hint.
-    pub leaked: Gate,
-    /// Right answers that no marker points at: the last number of the text happened to be right.
-    pub fallback: Gate,
-    /// Hint rationales whose answer is wrong or missing, and texts cut after a hint.
-    pub unverified_hint: Gate,
-    /// Most rationales per question; texts that are equal count once.
-    pub max_per_question: usize,
-    /// Largest share of hint rationales in the accepted set, 0 to 1. Which ones stay depends on
-    /// the question ids only.
-    pub max_hint_share: f64,
-}
-
-impl Policy {
-    /// Only verified rationales: what training needs.
-    pub fn sound() -> Policy {
-        Policy {
-            truncated: Gate::Reject,
-            leaked: Gate::Reject,
-            fallback: Gate::Reject,
-            unverified_hint: Gate::Reject,
-            max_per_question: 1,
-            max_hint_share: 1.0,
-        }
-    }
-
-    /// What the reference report did: whatever the hint prompt gave is stored unchecked.
-    pub fn report() -> Policy {
-        Policy {
-            truncated: Gate::Accept,
-            leaked: Gate::Accept,
-            fallback: Gate::Accept,
-            unverified_hint: Gate::Accept,
-            max_per_question: 1,
-            max_hint_share: 1.0,
-        }
-    }
-}
 
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,8 +26,12 @@ pub enum Outcome {
     AcceptedHint,
     /// Right only after a hint, left out by `max_hint_share`.
     HintShare,
+    /// Right without a hint, but in fewer attempts than `min_right`.
+    TooFewRight,
     /// Right only after a hint, and leaning on it.
     Leaked,
+    /// Right only with an equation that is false.
+    FalseEquation,
     /// Right only by the last number of the text.
     Fallback,
     /// Never right, wrong at least once.
@@ -86,6 +43,31 @@ pub enum Outcome {
     NotAttempted,
 }
 
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptFate {
+    Kept,
+    /// The same as one that was kept or is over the cap.
+    Duplicate,
+    /// Beyond `max_per_question`.
+    OverCap,
+    /// A hint attempt for a question with a forward attempt that will do.
+    HintNotNeeded,
+    /// Left out with its question, see [`Outcome::HintShare`].
+    HintShare,
+    /// Left out with its question, see [`Outcome::TooFewRight`].
+    TooFewRight,
+    Leaked,
+    FalseEquation,
+    Fallback,
+    Wrong,
+    Truncated,
+    NoAnswer,
+    /// For a question that is not in the set.
+    Foreign,
+}
+
 /// The accepted set and where every question went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
@@ -93,8 +75,8 @@ pub struct Selection {
     pub accepted: Vec<AcceptedRecord>,
     /// Sums to the number of questions; outcomes that did not occur are absent.
     pub outcomes: BTreeMap<Outcome, usize>,
-    /// Attempts for questions that are not in the set. They are left out.
-    pub num_foreign_attempts: usize,
+    /// Sums to the number of attempts given; fates that did not occur are absent.
+    pub attempts: BTreeMap<AttemptFate, usize>,
 }
 
 /// Filters attempts into accepted records.
@@ -104,7 +86,7 @@ pub fn select(questions: &[Question], attempts: &[Attempt], policy: &Policy) -> 
         .map(|question| question.id.as_str())
         .collect();
     let mut by_question: HashMap<&str, Vec<&Attempt>> = HashMap::new();
-    let mut num_foreign_attempts = 0;
+    let mut fates = Fates::new();
     for attempt in attempts {
         if known.contains(attempt.question_id.as_str()) {
             by_question
@@ -112,7 +94,7 @@ pub fn select(questions: &[Question], attempts: &[Attempt], policy: &Policy) -> 
                 .or_default()
                 .push(attempt);
         } else {
-            num_foreign_attempts += 1;
+            *fates.entry(AttemptFate::Foreign).or_default() += 1;
         }
     }
     let mut picks: Vec<Pick> = questions
@@ -123,19 +105,26 @@ pub fn select(questions: &[Question], attempts: &[Attempt], policy: &Policy) -> 
     let mut outcomes = BTreeMap::new();
     for pick in &picks {
         *outcomes.entry(pick.outcome).or_default() += 1;
+        for (&fate, &count) in &pick.fates {
+            *fates.entry(fate).or_default() += count;
+        }
     }
     let accepted = picks.iter().flat_map(Pick::records).collect();
     Selection {
         accepted,
         outcomes,
-        num_foreign_attempts,
+        attempts: fates,
     }
 }
+
+type Fates = BTreeMap<AttemptFate, usize>;
 
 struct Pick<'a> {
     question: &'a Question,
     kept: Vec<&'a Attempt>,
     outcome: Outcome,
+    /// Of all attempts for the question.
+    fates: Fates,
 }
 
 fn pick<'a>(
@@ -144,54 +133,100 @@ fn pick<'a>(
     policy: &Policy,
 ) -> Pick<'a> {
     let mut attempts = attempts.unwrap_or_default();
-    // The text last: two attempts that differ in nothing else still have one order.
     attempts.sort_by(|left, right| rank(left).cmp(&rank(right)));
-    let mut texts = HashSet::new();
-    let mut kept: Vec<&Attempt> = attempts
+    let objections: Vec<Option<Objection>> = attempts
         .iter()
-        .copied()
-        .filter(|attempt| objection(attempt, policy).is_none())
-        .filter(|attempt| texts.insert(attempt.text.as_str()))
+        .map(|attempt| objection(attempt, policy))
         .collect();
-    if kept.iter().any(|attempt| attempt.source == Source::Forward) {
-        kept.retain(|attempt| attempt.source == Source::Forward);
+    let num_right = attempts
+        .iter()
+        .zip(&objections)
+        .filter(|(attempt, objection)| attempt.source == Source::Forward && objection.is_none())
+        .count();
+    let mut kept: Vec<&Attempt> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut fates = Fates::new();
+    for (attempt, objection) in attempts.into_iter().zip(&objections) {
+        let fate = match objection {
+            Some(objection) => objection.names().0,
+            None if attempt.source == Source::Hint && num_right > 0 => AttemptFate::HintNotNeeded,
+            None if num_right > 0 && num_right < policy.min_right => AttemptFate::TooFewRight,
+            None if !seen.insert(identity(attempt, policy.duplicates)) => AttemptFate::Duplicate,
+            None if kept.len() >= policy.max_per_question.max(1) => AttemptFate::OverCap,
+            None => AttemptFate::Kept,
+        };
+        if fate == AttemptFate::Kept {
+            kept.push(attempt);
+        }
+        *fates.entry(fate).or_default() += 1;
     }
-    kept.truncate(policy.max_per_question);
     let outcome = match kept.first() {
-        Some(Attempt {
-            source: Source::Forward,
-            ..
-        }) => Outcome::AcceptedForward,
-        Some(Attempt {
-            source: Source::Hint,
-            ..
-        }) => Outcome::AcceptedHint,
-        // The attempt that came closest names the reason: `Outcome` is ordered by closeness.
-        None => attempts
-            .iter()
-            .filter_map(|attempt| objection(attempt, policy))
+        Some(attempt) if attempt.source == Source::Forward => Outcome::AcceptedForward,
+        Some(_) => Outcome::AcceptedHint,
+        None if num_right > 0 => Outcome::TooFewRight,
+        // The attempt that came closest names the reason.
+        None => objections
+            .into_iter()
+            .flatten()
             .min()
-            .unwrap_or(Outcome::NotAttempted),
+            .map_or(Outcome::NotAttempted, |closest| closest.names().1),
     };
     Pick {
         question,
         kept,
         outcome,
+        fates,
     }
 }
 
-fn rank(attempt: &Attempt) -> (Source, u32, u32, u64, &str) {
+/// Attempts of equal rank give the same record, so their order in the log does not matter.
+fn rank(attempt: &Attempt) -> impl Ord + '_ {
     (
         attempt.source,
         attempt.iteration,
         attempt.sample,
         attempt.seed,
-        &attempt.text,
+        attempt.text.as_str(),
+        attempt.weights.digest.as_str(),
+        attempt.prompt.digest.as_str(),
     )
 }
 
-/// Why an attempt may not enter, or `None` where it may.
-fn objection(attempt: &Attempt, policy: &Policy) -> Option<Outcome> {
+/// What an attempt has in common with those that count as the same.
+fn identity(attempt: &Attempt, duplicates: Duplicates) -> String {
+    match duplicates {
+        Duplicates::Texts => attempt.text.trim().to_owned(),
+        Duplicates::Equations => equation::fingerprint(&attempt.text),
+    }
+}
+
+/// Why an attempt may not enter, from close to far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Objection {
+    Leaked,
+    FalseEquation,
+    Fallback,
+    Wrong,
+    Truncated,
+    NoAnswer,
+}
+
+impl Objection {
+    /// What the attempt is counted as, and its question where no attempt came closer.
+    fn names(self) -> (AttemptFate, Outcome) {
+        match self {
+            Objection::Leaked => (AttemptFate::Leaked, Outcome::Leaked),
+            Objection::FalseEquation => (AttemptFate::FalseEquation, Outcome::FalseEquation),
+            Objection::Fallback => (AttemptFate::Fallback, Outcome::Fallback),
+            Objection::Wrong => (AttemptFate::Wrong, Outcome::Wrong),
+            Objection::Truncated => (AttemptFate::Truncated, Outcome::Truncated),
+            Objection::NoAnswer => (AttemptFate::NoAnswer, Outcome::NoAnswer),
+        }
+    }
+}
+
+/// `None` where an attempt may enter.
+fn objection(attempt: &Attempt, policy: &Policy) -> Option<Objection> {
     let is_hint = attempt.source == Source::Hint;
     let is_unverified_allowed = is_hint && policy.unverified_hint == Gate::Accept;
     match attempt.verdict {
@@ -200,16 +235,20 @@ fn objection(attempt: &Attempt, policy: &Policy) -> Option<Outcome> {
         // A forward text that was cut is taken where its number is right all the same.
         Verdict::Truncated
             if policy.truncated == Gate::Accept && attempt.value == Some(attempt.gold) => {}
-        Verdict::Truncated => return Some(Outcome::Truncated),
+        Verdict::Truncated => return Some(Objection::Truncated),
         Verdict::Wrong | Verdict::NoAnswer if is_unverified_allowed => {}
-        Verdict::Wrong => return Some(Outcome::Wrong),
-        Verdict::NoAnswer => return Some(Outcome::NoAnswer),
+        Verdict::Wrong => return Some(Objection::Wrong),
+        Verdict::NoAnswer => return Some(Objection::NoAnswer),
     }
     if is_hint && policy.leaked == Gate::Reject && !attempt.leaks.is_empty() {
-        return Some(Outcome::Leaked);
+        return Some(Objection::Leaked);
+    }
+    let is_checked = !is_hint && policy.false_equations == Gate::Reject;
+    if is_checked && equation::first_false(&attempt.text).is_some() {
+        return Some(Objection::FalseEquation);
     }
     if policy.fallback == Gate::Reject && attempt.flags.contains(&Flag::Fallback) {
-        return Some(Outcome::Fallback);
+        return Some(Objection::Fallback);
     }
     None
 }
@@ -233,6 +272,9 @@ fn cap_hints(picks: &mut [Pick<'_>], max_share: f64) {
         if num_hints > max_hints {
             pick.kept.clear();
             pick.outcome = Outcome::HintShare;
+            if let Some(count) = pick.fates.remove(&AttemptFate::Kept) {
+                pick.fates.insert(AttemptFate::HintShare, count);
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The filter from attempts to the accepted set.
 
-use super::{Gate, Outcome, Policy, Selection, select};
+use super::{AttemptFate, Duplicates, Gate, Outcome, Policy, Selection, select};
 use crate::{
     leak::LeakReason,
     number::Number,
     question::Question,
-    record::{Attempt, FinishReason, Source, Verdict, tests::attempt},
+    record::{AcceptedRecord, Attempt, FinishReason, Source, Verdict, tests::attempt},
 };
 
 fn question(id: &str) -> Question {
@@ -71,7 +71,12 @@ fn outcomes(selection: &Selection) -> Vec<(Outcome, usize)> {
         .collect()
 }
 
-/// Every question has one outcome, the outcomes sum to the questions, and foreign attempts are
+fn fates(selection: &Selection) -> Vec<(AttemptFate, usize)> {
+    let counts = selection.attempts.iter();
+    counts.map(|(fate, count)| (*fate, *count)).collect()
+}
+
+/// Every question has one outcome, every attempt one fate; the outcomes sum to the questions, and foreign attempts are
 /// counted apart.
 #[test]
 fn counts_close() {
@@ -90,7 +95,20 @@ fn counts_close() {
             (Outcome::NotAttempted, 1),
         ]
     );
-    assert_eq!(selection.num_foreign_attempts, 1);
+    use AttemptFate::{Fallback, Foreign, HintNotNeeded, Kept, Leaked, NoAnswer, Truncated, Wrong};
+    assert_eq!(
+        fates(&selection),
+        [
+            (Kept, 2),
+            (HintNotNeeded, 1),
+            (Leaked, 1),
+            (Fallback, 1),
+            (Wrong, 3),
+            (Truncated, 2),
+            (NoAnswer, 1),
+            (Foreign, 1),
+        ]
+    );
     let rationales: Vec<&str> = selection
         .accepted
         .iter()
@@ -222,4 +240,186 @@ fn gates() {
         outcomes(&select(&[question("a")], &attempts, &half)),
         [(Outcome::Fallback, 1)]
     );
+}
+
+fn samples(id: &str, texts: &[&str]) -> Vec<Attempt> {
+    let numbered = texts.iter().zip(0..);
+    numbered
+        .map(|(text, sample)| Attempt {
+            sample,
+            ..forward(id, text)
+        })
+        .collect()
+}
+
+/// By equations the same solution in other words counts once, by texts it counts twice.
+#[test]
+fn duplicates() {
+    let texts = [
+        "9 * 2 = 18\n#### 18",
+        "So 9 x 2 = $18.\n#### 18",
+        "20 - 2 = 18\n#### 18",
+        " 20 - 2 = 18\n#### 18\n",
+    ];
+    for (duplicates, kept) in [
+        (Duplicates::Texts, vec![Some(0), Some(1), Some(2)]),
+        (Duplicates::Equations, vec![Some(0), Some(2)]),
+    ] {
+        let policy = Policy {
+            duplicates,
+            max_per_question: 9,
+            ..Policy::sound()
+        };
+        let selection = select(&[question("a")], &samples("a", &texts), &policy);
+        let found: Vec<Option<u32>> = selection.accepted.iter().map(|r| r.sample).collect();
+        assert_eq!(found, kept, "{duplicates:?}");
+        assert_eq!(selection.attempts[&AttemptFate::Duplicate], 4 - kept.len());
+    }
+}
+
+/// A question that is right too rarely is left out, and no hint brings it back; one that is never
+/// right without a hint is not touched.
+#[test]
+fn right_too_rarely() {
+    let mut attempts = samples("often", &["a\n#### 18", "b\n#### 18", "#### 17"]);
+    attempts.extend(samples("once", &["a\n#### 18", "#### 17", "#### 16"]));
+    attempts.push(hint("once", "h\n#### 18"));
+    attempts.extend([forward("never", "#### 17"), hint("never", "h\n#### 18")]);
+    let policy = Policy {
+        min_right: 2,
+        ..Policy::sound()
+    };
+    let questions = ["often", "once", "never"].map(question);
+    let selection = select(&questions, &attempts, &policy);
+    assert_eq!(
+        outcomes(&selection),
+        [
+            (Outcome::AcceptedForward, 1),
+            (Outcome::AcceptedHint, 1),
+            (Outcome::TooFewRight, 1)
+        ]
+    );
+    assert_eq!(
+        fates(&selection),
+        [
+            (AttemptFate::Kept, 2),
+            (AttemptFate::OverCap, 1),
+            (AttemptFate::HintNotNeeded, 1),
+            (AttemptFate::TooFewRight, 1),
+            (AttemptFate::Wrong, 4),
+        ]
+    );
+}
+
+/// A right answer with a false equation on the way may be turned away.
+#[test]
+fn false_equations() {
+    let attempts = [forward("a", "9 * 3 = 18\n#### 18")];
+    let strict = Policy {
+        false_equations: Gate::Reject,
+        ..Policy::sound()
+    };
+    for (policy, outcome) in [
+        (Policy::sound(), Outcome::AcceptedForward),
+        (strict, Outcome::FalseEquation),
+    ] {
+        let selection = select(&[question("a")], &attempts, &policy);
+        assert_eq!(outcomes(&selection), [(outcome, 1)]);
+    }
+}
+
+/// A policy written before there were these fields means what it meant.
+#[test]
+fn old_policies_read() {
+    let mut written = serde_json::to_value(Policy::sound()).unwrap();
+    for later in ["false_equations", "duplicates", "min_right"] {
+        written.as_object_mut().unwrap().remove(later).unwrap();
+    }
+    let read: Policy = serde_json::from_value(written).unwrap();
+    assert_eq!(read, Policy::sound());
+}
+
+/// A number below `below` from a seed that moves on.
+fn draw(state: &mut u64, below: usize) -> usize {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(0x9E37_79B9_7F4A_7C15);
+    (*state >> 33) as usize % below
+}
+
+fn any_attempt(state: &mut u64) -> Attempt {
+    const TEXTS: [&str; 8] = [
+        "9 * 2 = 18\n#### 18",
+        "18 it is: 9 * 2 = 18\n#### 18",
+        "9 * 3 = 18\n#### 18",
+        "18",
+        "#### 17",
+        "eighteen",
+        "20 - 2 = 18\n#### 18",
+        "the hint says\n#### 18",
+    ];
+    const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "stranger"];
+    let id = IDS[draw(state, IDS.len())];
+    let text = TEXTS[draw(state, TEXTS.len())];
+    let made = if draw(state, 3) == 0 {
+        hint(id, text)
+    } else {
+        forward(id, text)
+    };
+    let mut made = Attempt {
+        sample: draw(state, 3) as u32,
+        seed: draw(state, 2) as u64,
+        iteration: draw(state, 2) as u32,
+        ..made
+    };
+    made.weights.digest = format!("w{}", draw(state, 2));
+    match draw(state, 8) {
+        0 => truncated(made),
+        1 if made.source == Source::Hint => leaked(made),
+        _ => made,
+    }
+}
+
+/// Under any policy the counts close, caps hold, and a shuffled log gives the same selection.
+#[test]
+fn any_log_in_any_order() {
+    let questions = ["a", "b", "c", "d", "e"].map(question);
+    for seed in 0..2_000 {
+        let state = &mut seed.clone();
+        let mut attempts: Vec<Attempt> = (0..draw(state, 40)).map(|_| any_attempt(state)).collect();
+        let gate = |state: &mut u64| [Gate::Accept, Gate::Reject][draw(state, 2)];
+        let policy = Policy {
+            truncated: gate(state),
+            leaked: gate(state),
+            fallback: gate(state),
+            unverified_hint: gate(state),
+            false_equations: gate(state),
+            duplicates: [Duplicates::Texts, Duplicates::Equations][draw(state, 2)],
+            min_right: 1 + draw(state, 3),
+            max_per_question: 1 + draw(state, 3),
+            max_hint_share: [0.0, 0.3, 1.0][draw(state, 3)],
+        };
+        let first = select(&questions, &attempts, &policy);
+        assert_eq!(
+            first.outcomes.values().sum::<usize>(),
+            questions.len(),
+            "seed {seed}"
+        );
+        assert_eq!(
+            first.attempts.values().sum::<usize>(),
+            attempts.len(),
+            "seed {seed}"
+        );
+        let num_kept = first.attempts.get(&AttemptFate::Kept).copied();
+        assert_eq!(num_kept.unwrap_or(0), first.accepted.len(), "seed {seed}");
+        for question in &questions {
+            let of_it = |record: &&AcceptedRecord| record.question == question.question;
+            let count = first.accepted.iter().filter(of_it).count();
+            assert!(count <= policy.max_per_question, "seed {seed}");
+        }
+        for last in (1..attempts.len()).rev() {
+            attempts.swap(last, draw(state, last + 1));
+        }
+        assert_eq!(select(&questions, &attempts, &policy), first, "seed {seed}");
+    }
 }
