@@ -19,6 +19,8 @@ pub mod leak;
 pub mod record;
 pub mod select;
 
+pub mod preference;
+
 pub mod append_log;
 
 pub mod split;
@@ -26,4 +28,5 @@ pub mod stats;
 
 pub mod demo;
 
+mod by_question;
 mod digest;

@@ -10,13 +10,14 @@ pub use policy::{Duplicates, Gate, Policy};
 
 use crate::{
     answer::Flag,
+    by_question::ByQuestion,
     digest::sha256_u64,
     equation,
     question::Question,
     record::{AcceptedRecord, Attempt, Source, Verdict},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,28 +82,17 @@ pub struct Selection {
 
 /// Filters attempts into accepted records.
 pub fn select(questions: &[Question], attempts: &[Attempt], policy: &Policy) -> Selection {
-    let known: HashSet<&str> = questions
-        .iter()
-        .map(|question| question.id.as_str())
-        .collect();
-    let mut by_question: HashMap<&str, Vec<&Attempt>> = HashMap::new();
-    let mut fates = Fates::new();
-    for attempt in attempts {
-        if known.contains(attempt.question_id.as_str()) {
-            by_question
-                .entry(&attempt.question_id)
-                .or_default()
-                .push(attempt);
-        } else {
-            *fates.entry(AttemptFate::Foreign).or_default() += 1;
-        }
-    }
+    let by_question = ByQuestion::new(questions, attempts);
     let mut picks: Vec<Pick> = questions
         .iter()
-        .map(|question| pick(question, by_question.remove(question.id.as_str()), policy))
+        .map(|question| pick(question, by_question.of(question), policy))
         .collect();
     cap_hints(&mut picks, policy.max_hint_share);
     let mut outcomes = BTreeMap::new();
+    let mut fates = Fates::new();
+    if by_question.num_foreign > 0 {
+        fates.insert(AttemptFate::Foreign, by_question.num_foreign);
+    }
     for pick in &picks {
         *outcomes.entry(pick.outcome).or_default() += 1;
         for (&fate, &count) in &pick.fates {
@@ -127,13 +117,7 @@ struct Pick<'a> {
     fates: Fates,
 }
 
-fn pick<'a>(
-    question: &'a Question,
-    attempts: Option<Vec<&'a Attempt>>,
-    policy: &Policy,
-) -> Pick<'a> {
-    let mut attempts = attempts.unwrap_or_default();
-    attempts.sort_by(|left, right| rank(left).cmp(&rank(right)));
+fn pick<'a>(question: &'a Question, attempts: &[&'a Attempt], policy: &Policy) -> Pick<'a> {
     let objections: Vec<Option<Objection>> = attempts
         .iter()
         .map(|attempt| objection(attempt, policy))
@@ -146,12 +130,12 @@ fn pick<'a>(
     let mut kept: Vec<&Attempt> = Vec::new();
     let mut seen = HashSet::new();
     let mut fates = Fates::new();
-    for (attempt, objection) in attempts.into_iter().zip(&objections) {
+    for (&attempt, objection) in attempts.iter().zip(&objections) {
         let fate = match objection {
             Some(objection) => objection.names().0,
             None if attempt.source == Source::Hint && num_right > 0 => AttemptFate::HintNotNeeded,
             None if num_right > 0 && num_right < policy.min_right => AttemptFate::TooFewRight,
-            None if !seen.insert(identity(attempt, policy.duplicates)) => AttemptFate::Duplicate,
+            None if !seen.insert(policy.duplicates.key(&attempt.text)) => AttemptFate::Duplicate,
             None if kept.len() >= policy.max_per_question.max(1) => AttemptFate::OverCap,
             None => AttemptFate::Kept,
         };
@@ -176,27 +160,6 @@ fn pick<'a>(
         kept,
         outcome,
         fates,
-    }
-}
-
-/// Attempts of equal rank give the same record, so their order in the log does not matter.
-fn rank(attempt: &Attempt) -> impl Ord + '_ {
-    (
-        attempt.source,
-        attempt.iteration,
-        attempt.sample,
-        attempt.seed,
-        attempt.text.as_str(),
-        attempt.weights.digest.as_str(),
-        attempt.prompt.digest.as_str(),
-    )
-}
-
-/// What an attempt has in common with those that count as the same.
-fn identity(attempt: &Attempt, duplicates: Duplicates) -> String {
-    match duplicates {
-        Duplicates::Texts => attempt.text.trim().to_owned(),
-        Duplicates::Equations => equation::fingerprint(&attempt.text),
     }
 }
 

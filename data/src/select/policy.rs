@@ -1,6 +1,7 @@
 //! What may enter the accepted set. Fields that came later have the value that keeps old files'
 //! meaning.
 
+use crate::equation;
 use serde::{Deserialize, Serialize};
 
 /// Whether a kind of doubtful attempt may enter the accepted set.
@@ -87,6 +88,16 @@ impl Policy {
             min_right: 1,
             max_per_question: 1,
             max_hint_share: 1.0,
+        }
+    }
+}
+
+impl Duplicates {
+    /// What texts that count as the same have in common.
+    pub(crate) fn key(self, text: &str) -> String {
+        match self {
+            Duplicates::Texts => text.trim().to_owned(),
+            Duplicates::Equations => equation::fingerprint(text),
         }
     }
 }

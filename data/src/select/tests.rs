@@ -80,6 +80,7 @@ fn fates(selection: &Selection) -> Vec<(AttemptFate, usize)> {
 /// counted apart.
 #[test]
 fn counts_close() {
+    use AttemptFate::{Fallback, Foreign, HintNotNeeded, Kept, Leaked, NoAnswer, Truncated, Wrong};
     let (questions, attempts) = one_of_each();
     let selection = select(&questions, &attempts, &Policy::sound());
     assert_eq!(
@@ -95,7 +96,6 @@ fn counts_close() {
             (Outcome::NotAttempted, 1),
         ]
     );
-    use AttemptFate::{Fallback, Foreign, HintNotNeeded, Kept, Leaked, NoAnswer, Truncated, Wrong};
     assert_eq!(
         fates(&selection),
         [
