@@ -26,6 +26,8 @@ pub mod append_log;
 pub mod split;
 pub mod stats;
 
+pub mod pseudo_label;
+
 pub mod demo;
 
 mod by_question;

@@ -54,7 +54,7 @@ pub fn majority_chance(answers: &[Option<Number>], gold: Number) -> f64 {
 }
 
 /// Votes per answer, in the order in which answers were first seen.
-fn tally(answers: &[Option<Number>]) -> Vec<(Number, usize)> {
+pub(crate) fn tally(answers: &[Option<Number>]) -> Vec<(Number, usize)> {
     let mut votes: Vec<(Number, usize)> = Vec::new();
     for answer in answers.iter().flatten() {
         match votes.iter_mut().find(|vote| vote.0 == *answer) {
