@@ -49,7 +49,7 @@ pub enum FoundBy {
     HashMark,
     /// `\boxed{18}`
     Boxed,
-    /// "the answer is 18", "Answer: 18"
+    /// "the answer is 18", "Answer: 18", `<answer>18</answer>`, 18 below a heading "Final answer"
     AnswerIs,
     /// No marker: the last number of the text.
     LastNumber,

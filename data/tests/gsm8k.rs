@@ -1,36 +1,15 @@
 //! GSM8K itself, where it is at hand: the crate's reading of all 8,792 items.
-//!
-//! The data is looked for in `../shared/gsm8k` beside the workspace, or where `STAR_SHARED_DIR`
-//! points.
 
+mod common;
+
+use common::gsm8k;
 use data::{
     annotation,
     answer::{Rule, extract, extract_all},
     equation,
     number::{Number, scan},
-    question::{Question, QuestionSet, read_questions},
+    question::{Question, QuestionSet},
 };
-use std::path::PathBuf;
-
-fn gsm8k() -> Option<[QuestionSet; 2]> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "where test data lies is the tests' own setting"
-    )]
-    let shared = std::env::var("STAR_SHARED_DIR").map_or_else(
-        |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")),
-        PathBuf::from,
-    );
-    let folder = shared.join("gsm8k");
-    if !folder.exists() {
-        eprintln!("SKIPPED: no GSM8K in {}", folder.display());
-        return None;
-    }
-    Some(
-        ["train.jsonl", "test.jsonl"]
-            .map(|name| read_questions(&folder.join(name)).expect("GSM8K reads")),
-    )
-}
 
 fn count(set: &QuestionSet, test: impl Fn(&Question) -> bool) -> usize {
     set.questions

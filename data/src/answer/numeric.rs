@@ -59,6 +59,12 @@ struct Picked {
 }
 
 fn pick(text: &str, segment: Range<usize>) -> Option<Picked> {
+    if let Some(found) = explained(text, &segment) {
+        return Some(Picked {
+            found,
+            is_unclear: false,
+        });
+    }
     let sides = sides(text, segment.clone());
     let settled = sides.iter().rev().find_map(|side| {
         let mut numbers = numbers_in(text, side);
@@ -76,6 +82,17 @@ fn pick(text: &str, segment: Range<usize>) -> Option<Picked> {
             is_unclear: true,
         })
     })
+}
+
+/// The number that a marked part begins with, where an explanation follows: `18, since 16 + 2 = 18`.
+fn explained(text: &str, segment: &Range<usize>) -> Option<Found> {
+    let first = numbers_in(text, segment).next()?;
+    let lead = &text[segment.start..first.span.start];
+    let is_first = !lead.contains(|c: char| c.is_alphanumeric() || matches!(c, '=' | '≈'));
+    let rest = text[first.span.end..segment.end].trim_start_matches([' ', '%', '$', '*', ',', '(']);
+    let reasons = ["since ", "because ", "as ", "for "];
+    let is_explained = reasons.iter().any(|reason| rest.starts_with(reason));
+    (is_first && is_explained).then_some(first)
 }
 
 fn numbers_in<'a>(text: &'a str, range: &Range<usize>) -> impl Iterator<Item = Found> + use<'a> {
@@ -108,7 +125,9 @@ fn operator_follows(rest: &str) -> bool {
         return false;
     };
     let operand = spaced[operator.len()..].trim_start_matches(DECORATION);
-    operand.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '(' | '.' | '€' | '£'))
+    // "**18**." ends here, "18 * .5" goes on.
+    let operand = operand.strip_prefix('.').unwrap_or(operand);
+    operand.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '(' | '€' | '£'))
 }
 
 /// What follows each `####`, up to the end of its line or the next mark.
@@ -132,30 +151,33 @@ fn is_heading(segment: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case("step"))
 }
 
-/// The content of each closed `\boxed{...}`, in order of their opening.
+/// The content of each closed `\boxed{...}` that holds no other one, in order.
 fn boxed_segments(text: &str) -> Vec<Range<usize>> {
     const BOXED: &str = "\\boxed";
     let mut open = Vec::new();
-    let mut segments = Vec::new();
+    let mut segments: Vec<Range<usize>> = Vec::new();
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate() {
         match byte {
             b'{' if !is_escaped => open.push(at),
-            b'}' if !is_escaped => match open.pop() {
-                Some(start) if text[..start].trim_end_matches(' ').ends_with(BOXED) => {
+            b'}' if !is_escaped => {
+                let is_box = |start: &usize| {
+                    let is_innermost = segments.last().is_none_or(|last| last.end < *start);
+                    is_innermost && text[..*start].trim_end_matches(' ').ends_with(BOXED)
+                };
+                if let Some(start) = open.pop().filter(is_box) {
                     segments.push(start + 1..at);
                 }
-                _ => {}
-            },
+            }
             _ => {}
         }
         is_escaped = byte == b'\\' && !is_escaped;
     }
-    segments.sort_unstable_by_key(|segment| segment.start);
     segments
 }
 
-/// What follows each "answer is", "answer:" or "answer =", up to the end of its sentence.
+/// What follows each "answer is", "answer:", "answer =", `<answer>` or heading "Final answer", up to
+/// the end of its sentence.
 fn answer_segments(text: &str) -> Vec<Range<usize>> {
     const WORD: &str = "answer";
     // ASCII lower case keeps every byte offset.
@@ -164,7 +186,10 @@ fn answer_segments(text: &str) -> Vec<Range<usize>> {
     let segments = words.iter().enumerate().filter_map(|(index, &at)| {
         let limit = words.get(index + 1).copied().unwrap_or(text.len());
         let after = at + WORD.len();
-        let start = after + verb_len(&lower[after..limit])?;
+        let len = verb_len(&lower[after..limit])
+            .or_else(|| tag_len(&lower[..at], &lower[after..limit]))
+            .or_else(|| heading_len(&lower[..at], &lower[after..limit]))?;
+        let start = after + len;
         let line = line_from(text, start..limit);
         let end = line.start + sentence_len(&text[line.clone()]);
         Some(line.start..end)
@@ -186,6 +211,18 @@ fn verb_len(rest: &str) -> Option<usize> {
         .unwrap_or(after)
         .trim_start_matches(DECORATION);
     Some(rest.len() - after.len())
+}
+
+/// Length of the `>` of `<answer>`; `None` for `</answer>`.
+fn tag_len(before: &str, rest: &str) -> Option<usize> {
+    (before.ends_with('<') && rest.starts_with('>')).then_some(1)
+}
+
+/// Length of the decoration that ends a line "**Final answer**".
+fn heading_len(before: &str, rest: &str) -> Option<usize> {
+    let after = rest.trim_start_matches([' ', '\t', '*', '_', '\r']);
+    let is_heading = before.ends_with("final ") && after.starts_with('\n');
+    is_heading.then(|| rest.len() - after.len())
 }
 
 /// The rest of the line, or the next line that is not blank where the rest is.

@@ -13,9 +13,9 @@ pub(super) fn extract(text: &str) -> Extraction {
     let rule = Rule::Report;
     for (at, marker) in text.match_indices("####") {
         let start = at + marker.len();
-        let line = text[start..].split('\n').next().unwrap_or_default();
-        // Up to the next mark: a line of a thousand marks is read once, not a thousand times.
-        let segment = line.split("####").next().unwrap_or_default();
+        // Up to the next mark first: a line of a thousand marks is read once, not a thousand times.
+        let until_mark = text[start..].split(marker).next().unwrap_or_default();
+        let segment = until_mark.split('\n').next().unwrap_or_default();
         if let Some(found) = scan::numbers(&text[..start + segment.len()])
             .starting_at(start)
             .next()

@@ -1,10 +1,12 @@
 //! Finds numbers in running text.
 //!
 //! Shapes read as one number: `1,450` and `1{,}450`, `5 000` with a thin or no-break space (with a
-//! plain space only after a currency sign), `$118 000`, `-$3`, `$-3`, `.5`, `10.00`, `1.2e3`, `3/4`,
+//! plain space only after a currency sign), `$118 000`, `-$3`, `$-3`, `.5`, `10.00`, `1.2e3`, `1.2 \times 10^3`, `3/4`,
 //! `1 1/2`, `2½`, `\frac{3}{4}`. A minus is `-` or U+2212 and only where it cannot be an operator or a
 //! hyphen (`16-3` holds 16 and 3; `COVID-19` holds 19); an en dash is never a minus. Percent signs,
 //! currencies and units are not part of a number and never change it.
+
+mod power;
 
 use super::Number;
 use std::ops::Range;
@@ -129,6 +131,9 @@ fn starts_decimals(text: &str, at: usize) -> bool {
 /// A number that begins with a digit: a decimal, a fraction or a mixed number.
 fn digits_at(text: &str, at: usize) -> Unsigned {
     let number = unfractioned_at(text, at);
+    if let Some(power) = power::power_of_ten(text, at, &number) {
+        return power;
+    }
     let is_whole = is_whole(&text[at..number.end]);
     let fraction = is_whole.then(|| slash_fraction(text, at, &number));
     fraction.flatten().unwrap_or(number)
