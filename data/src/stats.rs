@@ -2,6 +2,7 @@
 //!
 //! Counts in, numbers out; every rate is one division at the end.
 
+pub mod clustered;
 pub mod samples;
 
 use serde::{Deserialize, Serialize};
