@@ -1,10 +1,10 @@
 //! Equations in running text, such as `48 / 2 = 24` or the chain `20 + 1/4 * 20 = 20 + 5 = 25`:
 //! listing them, telling texts apart by them, finding the ones that are false.
 //!
-//! Read are decimals, thousands commas, mixed numbers, `+ - * / × x ÷ ·`, brackets, currency, percent,
-//! units between number and operator, LaTeX's `\times`, `\div`, `\frac{}{}`, and GSM8K's annotations.
-//! Only what is surely false counts as false: where units, percent signs or `≈` leave a doubt there
-//! is no verdict, and a result may be rounded to the decimals it shows.
+//! Read are decimals, thousands commas, mixed numbers, `+ - * / × x ÷ ·`, brackets, currency,
+//! percent, units between number and operator, LaTeX's `\times`, `\div`, `\frac{}{}`, and GSM8K's
+//! annotations. Only what is surely false counts as false: where units, percent signs or `≈` leave
+//! a doubt there is no verdict, and a result may be rounded to the decimals it shows.
 
 mod chain;
 mod lex;
@@ -16,8 +16,8 @@ use std::ops::Range;
 /// One equality of a text in which something is calculated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Equation {
-    /// The side that calculates, as `20+1/4*20`: no blanks, currencies, units or separators, `*` and
-    /// `/` for all ways to write them, numbers without needless zeros.
+    /// The side that calculates, as `20+1/4*20`: no blanks, currencies, units or separators, `*`
+    /// and `/` for all ways to write them, numbers without needless zeros.
     pub calculation: String,
     /// What it is said to give. Of "5 + 3 = 8 + 2" that is 8: the writer goes on from there.
     pub result: Number,

@@ -1,4 +1,5 @@
-//! Preference pairs: for one question a right text and a wrong one, what DPO and verifiers learn from.
+//! Preference pairs: for one question a right text and a wrong one, what DPO and verifiers learn
+//! from.
 //!
 //! A view over the attempts, as the accepted set is; the attempts' order does not matter.
 
@@ -206,7 +207,8 @@ impl PreferencePair {
         }
     }
 
-    /// The pair behind the prompt that it is to be trained with, joined as in every training example.
+    /// The pair behind the prompt that it is to be trained with, joined as in every training
+    /// example.
     pub fn render(
         &self,
         template: &PromptTemplate,

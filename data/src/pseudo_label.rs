@@ -1,7 +1,7 @@
 //! Labels by majority vote: what the samples of a question agree on, in place of a gold answer.
 //!
-//! For question sets without answers. Where there are answers they are not looked at, but the labels
-//! can be held against them afterwards.
+//! For question sets without answers. Where there are answers they are not looked at, but the
+//! labels can be held against them afterwards.
 
 use crate::{
     by_question::ByQuestion,
@@ -60,8 +60,8 @@ pub struct PseudoLabels {
     pub num_like_gold: usize,
 }
 
-/// Lets the forward attempts of each question vote. One vote an attempt; none where the text was cut
-/// (its last number may be a step's) or holds no answer.
+/// Lets the forward attempts of each question vote. One vote an attempt; none where the text was
+/// cut (its last number may be a step's) or holds no answer.
 pub fn pseudo_label(
     questions: &[Question],
     attempts: &[Attempt],

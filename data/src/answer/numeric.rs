@@ -84,7 +84,7 @@ fn pick(text: &str, segment: Range<usize>) -> Option<Picked> {
     })
 }
 
-/// The number that a marked part begins with, where an explanation follows: `18, since 16 + 2 = 18`.
+/// The number that a marked part begins with, where a reason follows: `18, since 16 + 2 = 18`.
 fn explained(text: &str, segment: &Range<usize>) -> Option<Found> {
     let first = numbers_in(text, segment).next()?;
     let lead = &text[segment.start..first.span.start];
@@ -176,8 +176,8 @@ fn boxed_segments(text: &str) -> Vec<Range<usize>> {
     segments
 }
 
-/// What follows each "answer is", "answer:", "answer =", `<answer>` or heading "Final answer", up to
-/// the end of its sentence.
+/// What follows each "answer is", "answer:", "answer =", `<answer>` or heading "Final answer", up
+/// to the end of its sentence.
 fn answer_segments(text: &str) -> Vec<Range<usize>> {
     const WORD: &str = "answer";
     // ASCII lower case keeps every byte offset.

@@ -1,8 +1,9 @@
 //! From tokens to chains of sides: `20 + 5 = 25 = 5 * 5` is one chain of three.
 //!
-//! A chain ends at whatever cannot be part of it. Where its first or last side is only the end of
-//! a sentence that went before or comes after ("she has 3 (5 + 3 = 8)", a list's bullet), that
-//! much is cut off; where a side cannot be read for sure ("100/5 = 5A/5") it stays as a gap, never as a guess.
+//! A chain ends at whatever cannot be part of it. Where its first or last side is only the end of a
+//! sentence that went before or comes after ("she has 3 (5 + 3 = 8)", a list's bullet), that much
+//! is cut off; where a side cannot be read for sure ("100/5 = 5A/5") it stays as a gap, never as a
+//! guess.
 
 use super::lex::{Kind, Token};
 use crate::{annotation::evaluate, number::Number};
@@ -37,7 +38,8 @@ pub(super) struct Side {
     /// What the side begins with, where that is a number.
     pub head: Option<Number>,
     pub shape: Shape,
-    /// It has units, percents or an "of", or is said to be only nearly equal: no ground for a verdict.
+    /// It has units, percents or an "of", or is said to be only nearly equal: no ground for a
+    /// verdict.
     pub is_loose: bool,
     pub span: Range<usize>,
 }

@@ -1,5 +1,5 @@
-//! The pieces that equations in running text are made of: numbers, operators, brackets, equals signs,
-//! and the words that may stand for a unit. What can be none of them is a [`Kind::Break`].
+//! The pieces that equations in running text are made of: numbers, operators, brackets, equals
+//! signs, and the words that may stand for a unit. What can be none of them is a [`Kind::Break`].
 //!
 //! Knows characters and commands (`×`, `\times`, `\frac{1}{2}`), no grammar beyond the neighbour.
 

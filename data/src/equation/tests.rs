@@ -67,7 +67,8 @@ fn no_text_panics() {
     }
 }
 
-/// `calculation=result` for each equation, with `!` where it is false and `?` where that is not sure.
+/// `calculation=result` for each equation, with `!` where it is false and `?` where that is not
+/// sure.
 fn listed(text: &str) -> String {
     let shown = list(text).into_iter().map(|found| {
         let mark = match found.holds {
@@ -213,7 +214,8 @@ fn spans() {
     assert_eq!(spans, ["5 x 3 = $15 - 1", "15 - 1 = 14", "7-4=3"]);
 }
 
-/// The same equations in other words are the same solution; another order, number or step is another.
+/// The same equations in other words are the same solution; another order, number or step is
+/// another.
 #[test]
 fn fingerprints() {
     let base = fingerprint("Tom has 48 / 2 = 24 clips.\nSo 24 - 4 = 20.\n#### 20");

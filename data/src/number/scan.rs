@@ -1,10 +1,10 @@
 //! Finds numbers in running text.
 //!
 //! Shapes read as one number: `1,450` and `1{,}450`, `5 000` with a thin or no-break space (with a
-//! plain space only after a currency sign), `$118 000`, `-$3`, `$-3`, `.5`, `10.00`, `1.2e3`, `1.2 \times 10^3`, `3/4`,
-//! `1 1/2`, `2½`, `\frac{3}{4}`. A minus is `-` or U+2212 and only where it cannot be an operator or a
-//! hyphen (`16-3` holds 16 and 3; `COVID-19` holds 19); an en dash is never a minus. Percent signs,
-//! currencies and units are not part of a number and never change it.
+//! plain space only after a currency sign), `$118 000`, `-$3`, `$-3`, `.5`, `10.00`, `1.2e3`,
+//! `1.2 \times 10^3`, `3/4`, `1 1/2`, `2½`, `\frac{3}{4}`. A minus is `-` or U+2212 and only where
+//! it cannot be an operator or a hyphen (`16-3` holds 16 and 3; `COVID-19` holds 19); an en dash is
+//! never a minus. Percent signs, currencies and units are not part of a number and never change it.
 
 mod power;
 
@@ -46,7 +46,8 @@ pub fn exact(text: &str) -> Option<Number> {
     }
 }
 
-/// The number without sign that begins at `at`, as a calculation reads it: the slash of `3/4` divides.
+/// The number without sign that begins at `at`, as a calculation reads it: the slash of `3/4`
+/// divides.
 pub(crate) fn operand(text: &str, at: usize) -> Option<Found> {
     let number = match text[at..].chars().next()? {
         '0'..='9' => unfractioned_at(text, at),

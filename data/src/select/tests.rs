@@ -76,8 +76,8 @@ fn fates(selection: &Selection) -> Vec<(AttemptFate, usize)> {
     counts.map(|(fate, count)| (*fate, *count)).collect()
 }
 
-/// Every question has one outcome, every attempt one fate; the outcomes sum to the questions, and foreign attempts are
-/// counted apart.
+/// Every question has one outcome, every attempt one fate; the outcomes sum to the questions, and
+/// foreign attempts are counted apart.
 #[test]
 fn counts_close() {
     use AttemptFate::{Fallback, Foreign, HintNotNeeded, Kept, Leaked, NoAnswer, Truncated, Wrong};

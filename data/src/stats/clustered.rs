@@ -1,9 +1,9 @@
 //! Several samples per question: the mean score and how far it would move with other questions.
 //!
-//! Samples of one question are alike, so they count as one cluster: the standard error comes from the
-//! spread of the questions' own means, not of single samples (Miller 2024, "Adding error bars to
-//! evals"). Counting every sample as a question of its own makes intervals too narrow, up to
-//! √k times.
+//! Samples of one question are alike, so they count as one cluster: the standard error comes from
+//! the spread of the questions' own means, not of single samples (Miller 2024, "Adding error bars
+//! to evals"). Counting every sample as a question of its own makes intervals too narrow, up to √k
+//! times.
 
 use super::{Interval, Z_95};
 use serde::{Deserialize, Serialize};

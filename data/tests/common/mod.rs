@@ -1,5 +1,5 @@
-//! Where the tests find GSM8K: in `../shared/gsm8k` beside the workspace, or where `STAR_SHARED_DIR`
-//! points.
+//! Where the tests find GSM8K: in `../shared/gsm8k` beside the workspace, or where
+//! `STAR_SHARED_DIR` points.
 
 use data::question::{QuestionSet, read_questions};
 use std::path::PathBuf;

@@ -129,7 +129,7 @@ fn scientific(draw: &mut Draw) -> (Number, String) {
     (value.unwrap(), text)
 }
 
-/// Where an answer stands: what points at it, and the text with `_` for the number and `|` for an end.
+/// What points at an answer, and the text with `_` for the number and `|` for an end.
 #[rustfmt::skip]
 const PLACES: [(FoundBy, &str); 22] = [
     (FoundBy::HashMark, "#### _|"),

@@ -1,10 +1,11 @@
-//! The shapes that answers come in, each with the number that is meant, what pointed at it and what a
-//! reader should know. Most were seen in outputs of Llama 3.2 and of tuned models, or in the reports of
-//! other extractors' faults.
+//! The shapes that answers come in, each with the number that is meant, what pointed at it and what
+//! a reader should know. Most were seen in outputs of Llama 3.2 and of tuned models, or in the
+//! reports of other extractors' faults.
 
 use crate::answer::{Extraction, Flag, FoundBy, Rule, extract};
 
-/// `18 hash`, `18 guess`, `18 boxed several`; `-` where nothing is found, `?` for a number too large.
+/// `18 hash`, `18 guess`, `18 boxed several`; `-` where nothing is found, `?` for a number too
+/// large.
 fn shown(extraction: &Extraction) -> String {
     let Some(found_by) = extraction.found_by else {
         return "-".into();
