@@ -8,9 +8,11 @@
 
 mod chain;
 mod lex;
+mod side;
 
 use crate::{annotation, digest::sha256_hex, number::Number};
-use chain::{Chain, Shape, Side};
+use chain::Chain;
+use side::{Shape, Side};
 use std::ops::Range;
 
 /// One equality of a text in which something is calculated.

@@ -147,9 +147,9 @@ fn annotations_count_once() {
     }
 }
 
-/// Of 28,717 equations in the gold reasoning 30 are found false. Each was looked at: 23 are slips
-/// of their writers (`6/3=.5`, `14*20=140`), 7 are true only with what stands around them
-/// (`13 / 6 = 2 full cycles with a remainder of 1`, `day 1 * 2 = 20`, `14, 400 / 80 = 180`).
+/// Of 28,757 equations in the gold reasoning 29 are found false. Each was looked at: 23 are slips
+/// of their writers (`6/3=.5`, `14*20=140`), 6 are true only with what stands around them
+/// (`day 1 * 2 = 20`, `14, 400 / 80 = 180`).
 #[test]
 fn false_equations_of_gold_solutions() {
     let Some(sets) = gsm8k() else { return };
@@ -164,5 +164,5 @@ fn false_equations_of_gold_solutions() {
         }
         (num_false, num_equations)
     });
-    assert_eq!(found, [(28, 24_311), (2, 4_406)]);
+    assert_eq!(found, [(27, 24_349), (2, 4_408)]);
 }

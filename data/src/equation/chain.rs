@@ -5,8 +5,10 @@
 //! is cut off; where a side cannot be read for sure ("100/5 = 5A/5") it stays as a gap, never as a
 //! guess.
 
-use super::lex::{Kind, Token};
-use crate::{annotation::evaluate, number::Number};
+use super::{
+    lex::{Kind, Token},
+    side::{Shape, Side, ends_operand},
+};
 use std::ops::Range;
 
 /// Sides with an equals sign between each two.
@@ -27,34 +29,6 @@ impl Chain {
         }
         self
     }
-}
-
-/// One side, readable.
-#[derive(Debug)]
-pub(super) struct Side {
-    /// In the characters that [`evaluate`] reads, without blanks.
-    pub text: String,
-    pub value: Number,
-    /// What the side begins with, where that is a number.
-    pub head: Option<Number>,
-    pub shape: Shape,
-    /// It has units, percents or an "of", or is said to be only nearly equal: no ground for a
-    /// verdict.
-    pub is_loose: bool,
-    pub span: Range<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// One number, with so many digits after the point.
-    Number {
-        num_decimals: usize,
-    },
-    /// One number with a percent sign, likewise.
-    Percentage {
-        num_decimals: usize,
-    },
-    Calculation,
 }
 
 /// Words behind a number that change its value.
@@ -82,10 +56,13 @@ pub(super) fn chains(text: &str, tokens: &[Token]) -> Vec<Chain> {
     };
     let mut at = 0;
     while at < tokens.len() {
-        if tokens[at].kind == Kind::Word {
+        let next = tokens.get(at + 1).copied();
+        // "3 times 4" multiplies, "3 times a day" does not.
+        let is_said = matches!(tokens[at].kind, Kind::Said(_)) && !starts_operand(next);
+        if is_said || tokens[at].kind == Kind::Word {
             at += reader.unit(&tokens[at..]);
         } else {
-            reader.token(tokens[at], tokens.get(at + 1).copied());
+            reader.token(tokens[at], next);
             at += 1;
         }
     }
@@ -122,11 +99,10 @@ impl<'a> Reader<'a> {
                 self.end_chain();
             }
             Kind::Close if self.draft.opens.pop().is_none() => self.end_chain(),
-            Kind::Operator(_) | Kind::Said(_) if !starts_operand(next) => {
+            Kind::Operator(_) if !starts_operand(next) => {
                 // "= 5 - y" goes on, "= 3 four-minute songs" does not.
                 let last = self.draft.tokens.last();
-                let is_next_to_it = last.is_some_and(|last| is_adjacent(self.text, last, token));
-                self.draft.is_torn |= is_next_to_it && matches!(token.kind, Kind::Operator(_));
+                self.draft.is_torn |= last.is_some_and(|last| is_adjacent(self.text, last, token));
                 self.end_chain();
             }
             Kind::Operator(_) if self.is_start() => match self.leading(token, next) {
@@ -180,7 +156,7 @@ impl<'a> Reader<'a> {
     /// Passes over words that are a unit, else ends the chain; returns the number of tokens taken.
     fn unit(&mut self, tokens: &[&'a Token]) -> usize {
         let is_word = |token: &&&Token| token.kind == Kind::Word;
-        let num_words = tokens.iter().take_while(is_word).count();
+        let num_words = 1 + tokens[1..].iter().take_while(is_word).count();
         let goes_on = tokens.get(num_words).is_some_and(|next| {
             matches!(
                 next.kind,
@@ -189,9 +165,7 @@ impl<'a> Reader<'a> {
         });
         let last = self.draft.tokens.last();
         let is_operand = last.is_some_and(|last| ends_operand(last));
-        if SCALES.contains(&&self.text[tokens[0].span.clone()]) {
-            self.draft.is_loose = true;
-        }
+        self.draft.is_loose |= SCALES.contains(&&self.text[tokens[0].span.clone()]);
         if is_operand && goes_on && num_words <= MAX_UNIT_WORDS {
             self.draft.is_loose = true;
         } else {
@@ -245,6 +219,14 @@ impl<'a> Reader<'a> {
 
     /// A bracket that begins behind the last side is not part of it.
     fn end_chain(&mut self) {
+        if let Some(last) = self
+            .draft
+            .tokens
+            .last()
+            .filter(|_| !self.chain.sides.is_empty())
+        {
+            self.draft.is_loose |= is_hedged(&self.text[last.span.end..]);
+        }
         if let Some(&open) = self.draft.opens.first() {
             self.draft.tokens.truncate(open);
         }
@@ -264,7 +246,11 @@ impl<'a> Reader<'a> {
             }
             self.chain.span.end = last.span.end;
         }
-        self.chain.sides.push(draft.read());
+        let side = Side::read(&draft.tokens).filter(|_| !draft.is_torn);
+        self.chain.sides.push(side.map(|side| Side {
+            is_loose: draft.is_loose || (draft.is_named && side.shape != Shape::Calculation),
+            ..side
+        }));
     }
 }
 
@@ -277,73 +263,6 @@ enum Leading {
     Torn,
 }
 
-impl Draft<'_> {
-    fn read(self) -> Option<Side> {
-        let (first, last) = (self.tokens.first()?, self.tokens.last()?);
-        let text = text_of(&self.tokens);
-        let value = evaluate(&text).filter(|_| !self.is_torn)?;
-        let head = match &first.kind {
-            Kind::Number(literal) => evaluate(&literal.text),
-            _ => None,
-        };
-        let unsigned = match self.tokens.as_slice() {
-            [sign, rest @ ..] if matches!(sign.kind, Kind::Operator(_)) => rest,
-            all => all,
-        };
-        let shape = match unsigned {
-            [number] => number
-                .num_decimals()
-                .map(|num_decimals| Shape::Number { num_decimals }),
-            [number, sign] if sign.kind == Kind::Percent => number
-                .num_decimals()
-                .map(|num_decimals| Shape::Percentage { num_decimals }),
-            _ => None,
-        };
-        let shape = shape.unwrap_or(Shape::Calculation);
-        Some(Side {
-            text,
-            value,
-            head,
-            shape,
-            is_loose: self.is_loose || (self.is_named && shape != Shape::Calculation),
-            span: first.span.start..last.span.end,
-        })
-    }
-}
-
-impl Token {
-    fn num_decimals(&self) -> Option<usize> {
-        match &self.kind {
-            Kind::Number(literal) => Some(literal.num_decimals),
-            _ => None,
-        }
-    }
-}
-
-/// Neighbours without an operator between them keep a blank, which no evaluation gets over; only
-/// a bracket right behind its factor multiplies: `3(4 + 5)`.
-fn text_of(tokens: &[&Token]) -> String {
-    let mut text = String::new();
-    let mut previous: Option<&Token> = None;
-    for token in tokens {
-        let starts_operand = matches!(token.kind, Kind::Number(_) | Kind::Open);
-        if let Some(previous) = previous.filter(|last| starts_operand && ends_operand(last)) {
-            let is_factor = token.kind == Kind::Open && previous.span.end == token.span.start;
-            text.push(if is_factor { '*' } else { ' ' });
-        }
-        match &token.kind {
-            Kind::Number(literal) => text.push_str(&literal.text),
-            Kind::Operator(operator) | Kind::Said(operator) => text.push(*operator),
-            Kind::Percent => text.push('%'),
-            Kind::Open => text.push('('),
-            Kind::Close => text.push(')'),
-            Kind::Equals | Kind::Nearly | Kind::Word | Kind::Annotation | Kind::Break => {}
-        }
-        previous = Some(token);
-    }
-    text
-}
-
 /// Whether what follows is the end of something longer: `D3`, `6:00`, `√(144)`.
 fn is_torn_off(before: &str) -> bool {
     let mut chars = before.chars().rev();
@@ -352,6 +271,23 @@ fn is_torn_off(before: &str) -> bool {
         '.' | ',' | ':' => second.is_ascii_digit(),
         _ => last.is_alphanumeric() || ")]}%√^".contains(last),
     }
+}
+
+/// Whether the words behind a result say that it is not all: "2 full cycles with a remainder of 1".
+fn is_hedged(rest: &str) -> bool {
+    const HEDGES: [&str; 4] = ["remain", "round", "left over", "leftover"];
+    const MAX_CHARS: usize = 40;
+    let end = rest
+        .char_indices()
+        .nth(MAX_CHARS)
+        .map_or(rest.len(), |(at, _)| at);
+    let rest = rest[..end]
+        .split(['.', '\n'])
+        .next()
+        .unwrap_or_default()
+        .trim_start();
+    let is_short_form = rest.starts_with("R ") || rest.starts_with("r ");
+    is_short_form || HEDGES.iter().any(|hedge| rest.contains(hedge))
 }
 
 /// Whether nothing but blanks and decoration stands between two tokens.
@@ -369,8 +305,4 @@ fn starts_operand(token: Option<&Token>) -> bool {
             Kind::Number(_) | Kind::Open | Kind::Operator('-' | '+')
         )
     })
-}
-
-fn ends_operand(token: &Token) -> bool {
-    matches!(token.kind, Kind::Number(_) | Kind::Close | Kind::Percent)
 }

@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Open,
     Close,
     Equals,
-    /// `≈`: the sides are only nearly equal.
+    /// `≈` or "is": the sides are only nearly equal, or it is not sure that they are sides.
     Nearly,
     /// A word, or a unit such as `/egg`.
     Word,
@@ -266,6 +266,8 @@ impl Lexer<'_> {
         let word = &rest[..len];
         let kind = match word {
             "equals" => Kind::Equals,
+            // "5 * 3 is 15", but not "5 is the number".
+            "is" if self.ends_operand() && is_number(&rest[len..]) => Kind::Nearly,
             "of" | "times" if self.ends_operand() => Kind::Said('*'),
             "plus" if self.ends_operand() => Kind::Said('+'),
             "minus" if self.ends_operand() => Kind::Said('-'),
@@ -280,6 +282,12 @@ impl Lexer<'_> {
 
 fn word_len(rest: &str, is_part: impl Fn(char) -> bool) -> usize {
     rest.find(|c| !is_part(c)).unwrap_or(rest.len())
+}
+
+/// A number, after blanks.
+fn is_number(rest: &str) -> bool {
+    let rest = rest.trim_start_matches([' ', '$', '-', '(']);
+    rest.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// `1/3` or `(1/3)`, after blanks.

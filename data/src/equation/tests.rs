@@ -128,6 +128,15 @@ fn equations_are_listed() {
         ("15 pages x 1/3 = 5 pages", "15*1/3=5"),
         ("28 / 1/5 = 140", "28/0.2=140"),
         ("100 / 3 ≈ 33", "100/3=33?"),
+        ("3 sprints x 3 times = 9 sprints", "3*3=9"),
+        ("4 * 3 is 12. The number 5 is 3 + 2", "4*3=12 3+2=5"),
+        ("5 * 4 = 21 is the total", "5*4=21!"),
+        ("4 * 3 is 13", "4*3=13?"),
+        ("13 / 6 = 2 full cycles with a remainder of 1", "13/6=2?"),
+        (
+            "8 / 3 = 2 R 2, 100 / 3 = 33 (rounded down)",
+            "8/3=2? 100/3=33?",
+        ),
         ("3 apples * 4 = 13", "3*4=13?"),
         // Nothing is calculated, or nobody can tell what.
         ("cost = 5, 4 = 4, x = 18", ""),
