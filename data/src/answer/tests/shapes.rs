@@ -1,6 +1,6 @@
 //! The shapes that answers come in, each with the number that is meant, what pointed at it and what
-//! a reader should know. Most were seen in outputs of Llama 3.2 and of tuned models, or in the
-//! reports of other extractors' faults.
+//! a reader should know: shapes reported from outputs of Llama 3.2 and of tuned models, shapes that
+//! other extractors got wrong, and their neighbours.
 
 use crate::answer::{Extraction, Flag, FoundBy, Rule, extract};
 
