@@ -6,8 +6,9 @@ mod arena;
 mod inputs;
 mod kv_cache;
 mod network;
+mod products;
 
-pub use arena::{Arena, HostWeights, arena_bytes, check_config};
+pub use arena::{Arena, HostWeights, WeightElement, arena_bytes, check_config};
 pub use inputs::{Inputs, NOWHERE, Step, StepSequence, StepShape};
 pub use kv_cache::{KvCache, KvElement, KvShape, kv_block_bytes};
 pub use network::{Network, Room};

@@ -21,7 +21,7 @@ use candle_core::Tensor;
 use cuda::{AdamWParameter, CudaSlice, Device, LossGradient, Summed, TokensById};
 use kernels::Moments;
 use model::config::LlamaConfig;
-use model::gpu::check_config;
+use model::gpu::{WeightElement, check_config};
 use model::llama::rope_table;
 use model::weights::TensorSpec;
 
@@ -88,7 +88,7 @@ impl GpuEngine {
         (options, optimizer): (NetworkOptions, OptimizerConfig),
         max_tokens: usize,
     ) -> Result<Self> {
-        check_config(&config)?;
+        check_config(&config, WeightElement::Bf16)?;
         let budget = gpu_budget(&config, &options, optimizer.moments, max_tokens);
         check_memory(&device, &budget)?;
         let kind = (&options.method, options.precision, options.seed);

@@ -15,7 +15,10 @@ use std::sync::{Arc, Mutex};
 use cuda::Device;
 use model::{
     config::LlamaConfig,
-    gpu::{Arena, KvCache, KvElement, KvShape, Network, Room, arena_bytes, kv_block_bytes},
+    gpu::{
+        Arena, KvCache, KvElement, KvShape, Network, Room, WeightElement, arena_bytes,
+        kv_block_bytes,
+    },
 };
 
 use self::{
@@ -29,7 +32,7 @@ use super::{
     step_limits,
 };
 use crate::{
-    config::{KvCacheDtype, KvCacheSize, ServerConfig, WeightArenas},
+    config::{KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig, WeightArenas},
     engine::scheduler::Limits,
     error::ServerError,
     request::WeightsVersion,
@@ -46,13 +49,14 @@ const RESERVED_SOFTWARE_BYTES: usize = 64 << 20;
 pub(crate) fn load_cuda(config: &ServerConfig) -> Result<Backend, ServerError> {
     let device = Device::open(config.gpu.ordinal)?;
     let (folder, tokenizer) = checkpoint::open(config)?;
-    model::gpu::check_config(&folder.config)?;
+    let element = weight_element(config);
+    model::gpu::check_config(&folder.config, element)?;
     let limits = limits(config, &folder.config, &device)?;
     let max_context_tokens = folder
         .config
         .max_position_embeddings
         .min(limits.num_blocks as usize * limits.block_size);
-    let arenas = (0..num_arenas(config)).map(|_| Arena::new(&device, &folder.config));
+    let arenas = (0..num_arenas(config)).map(|_| Arena::new(&device, &folder.config, element));
     let arenas = Arenas::new(arenas.collect::<Result<_, _>>()?);
     let mut live = arenas.take().ok_or(ServerError::EngineStopped)?;
     live.arena_mut()
@@ -62,7 +66,7 @@ pub(crate) fn load_cuda(config: &ServerConfig) -> Result<Backend, ServerError> {
         digest: live.arena().digest().to_owned(),
         checkpoint: checkpoint::folder_name(&config.model_dir),
     };
-    let room = room(&limits, max_context_tokens);
+    let room = room(&limits, max_context_tokens, element);
     let network = Network::new(&device, &folder.config, room)?;
     let shape = KvShape {
         num_blocks: limits.num_blocks as usize,
@@ -73,12 +77,16 @@ pub(crate) fn load_cuda(config: &ServerConfig) -> Result<Backend, ServerError> {
     let runner = CudaRunner::new((network, kv_cache), (live, &arenas))?;
     let staging = match config.gpu.weight_arenas {
         WeightArenas::Two => Staging::Arenas {
-            prober: Box::new(Mutex::new(Prober::new(&device, &folder.config)?)),
+            prober: Box::new(Mutex::new(Prober::new(&device, &folder.config, element)?)),
             arenas,
         },
-        WeightArenas::One => Staging::Host,
+        WeightArenas::One => Staging::Host(element),
     };
-    let model = checkpoint::model_info(&folder, "bf16".to_owned());
+    let dtype = match element {
+        WeightElement::Bf16 => "bf16",
+        WeightElement::Int8 => "int8",
+    };
+    let model = checkpoint::model_info(&folder, dtype.to_owned());
     let served = Served {
         config: folder.config,
         tokenizer_digest: tokenizer.digest().to_owned(),
@@ -101,6 +109,14 @@ fn num_arenas(config: &ServerConfig) -> usize {
     }
 }
 
+/// `config` was checked: it asks for nothing else.
+fn weight_element(config: &ServerConfig) -> WeightElement {
+    match config.precision {
+        Precision::Float(_) => WeightElement::Bf16,
+        Precision::Quantized(Quantization::Int8) => WeightElement::Int8,
+    }
+}
+
 fn kv_element(config: &ServerConfig) -> KvElement {
     match config.gpu.kv_cache_dtype {
         KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Bf16,
@@ -109,7 +125,7 @@ fn kv_element(config: &ServerConfig) -> KvElement {
 }
 
 /// The steps that the runner has room for.
-fn room(limits: &Limits, max_context: usize) -> Room {
+fn room(limits: &Limits, max_context: usize, weights: WeightElement) -> Room {
     let num_rows = limits.max_logits_rows();
     Room {
         num_tokens: limits.max_num_batched_tokens,
@@ -117,6 +133,7 @@ fn room(limits: &Limits, max_context: usize) -> Room {
         num_rows,
         logits_rows: num_rows.min(MAX_LOGITS_ROWS),
         max_context,
+        weights,
     }
 }
 
@@ -133,8 +150,9 @@ fn limits(
         KvCacheSize::Mebibytes(mib) => ((mib.get() as usize) << 20) / block_bytes,
         KvCacheSize::Auto => {
             let context = model.max_position_embeddings;
-            let workspace = room(&limits, context).num_bytes(model);
-            let weights = num_arenas(config) * arena_bytes(model);
+            let element = weight_element(config);
+            let workspace = room(&limits, context, element).num_bytes(model);
+            let weights = num_arenas(config) * arena_bytes(model, element);
             let left = bytes_for_kv(config, device, weights + workspace)?;
             // No more than all sequences of a step can use.
             let most = limits.num_blocks_for(context) * limits.max_num_seqs;

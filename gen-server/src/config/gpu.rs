@@ -56,12 +56,9 @@ pub enum WeightArenas {
 pub(super) fn mistakes(config: &ServerConfig) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut wrong = |option, problem: String| mistakes.push(Mistake { option, problem });
-    let only_bf16 =
-        |found| format!("expected bf16 with --device cuda, found {found}; leave it out");
-    match config.precision {
-        Precision::Float(Dtype::Bf16) => {}
-        Precision::Float(Dtype::F32) => wrong("--dtype", only_bf16("f32")),
-        Precision::Quantized(_) => wrong("--quantize", only_bf16("int8")),
+    if config.precision == Precision::Float(Dtype::F32) {
+        let problem = "expected bf16 with --device cuda, found f32; leave it out";
+        wrong("--dtype", problem.to_owned());
     }
     if !config.block_size.is_multiple_of(BLOCK_SIZE_UNIT) {
         let found = config.block_size;

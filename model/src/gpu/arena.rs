@@ -1,26 +1,36 @@
-//! All weights of a model in one piece of GPU memory: matrices in bf16, norms in f32. An arena stays where
-//! it is for as long as the server runs, so that graphs may hold its addresses; another checkpoint is
+//! All weights of a model in one place of GPU memory: matrices in bf16 or int8, norms in f32. An arena stays
+//! where it is for as long as the server runs, so that graphs may hold its addresses; another checkpoint is
 //! another content.
+
+mod layout;
+mod read;
 
 use std::ops::Range;
 use std::path::Path;
 
-use cuda::{CudaSlice, CudaView, Device};
+use cuda::{CudaSlice, CudaView, Device, Element};
 use half::bf16;
-use rayon::prelude::*;
 
+use self::layout::{Layout, Place};
+use self::read::{Part, read};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
-use crate::load::TensorReader;
 
-/// Values that are converted by one task.
-const CHUNK: usize = 1 << 16;
+/// What matrices are stored in; the embedding, of which rows are looked up, is always bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightElement {
+    Bf16,
+    /// Whole numbers from -127 to 127 of a scale of the row, rounded from what the checkpoint holds.
+    Int8,
+}
 
 /// Weights on the GPU; empty until they are loaded.
 #[derive(Debug)]
 pub struct Arena {
     layout: Layout,
-    matrices: CudaSlice<bf16>,
+    bf16s: CudaSlice<bf16>,
+    int8s: CudaSlice<i8>,
+    scales: CudaSlice<f32>,
     norms: CudaSlice<f32>,
     digest: String,
 }
@@ -28,107 +38,54 @@ pub struct Arena {
 /// The content of an arena in the host's memory.
 #[derive(Debug)]
 pub struct HostWeights {
-    matrices: Vec<bf16>,
+    bf16s: Vec<bf16>,
+    int8s: Vec<i8>,
+    scales: Vec<f32>,
     norms: Vec<f32>,
     digest: String,
 }
 
-/// A tensor as it lies in an arena, and where.
-enum Part<'a> {
-    Matrix(usize, &'a [bf16]),
-    Norm(usize, &'a [f32]),
+/// A matrix \[out, in\].
+#[derive(Debug)]
+pub(super) enum Matrix<'a> {
+    Bf16(CudaView<'a, bf16>),
+    Int8 {
+        values: CudaView<'a, i8>,
+        /// `[out]`
+        scales: CudaView<'a, f32>,
+    },
 }
 
-/// Where in an arena each weight lies: tensors in the order of
-/// [`crate::weights::tensor_specs`], so that those that
-/// multiply the same input are neighbours.
-#[derive(Debug, Clone)]
-struct Layout {
-    embed: Range<usize>,
-    layers: Vec<LayerLayout>,
-    norm: Range<usize>,
-    /// The embedding where tied.
-    head: Range<usize>,
-    num_matrix_values: usize,
-    num_norm_values: usize,
-}
-
-#[derive(Debug, Clone)]
-struct LayerLayout {
-    input_norm: Range<usize>,
-    qkv: Range<usize>,
-    o: Range<usize>,
-    post_norm: Range<usize>,
-    gate_up: Range<usize>,
-    down: Range<usize>,
-}
-
-/// One layer's weights. Matrices are \[out, in\].
+/// One layer's weights.
 pub(super) struct Layer<'a> {
     /// `[C]`
     pub(super) input_norm: CudaView<'a, f32>,
     /// q over k over v: `[(H + 2 G) * D, C]`
-    pub(super) qkv: CudaView<'a, bf16>,
+    pub(super) qkv: Matrix<'a>,
     /// `[C, H * D]`
-    pub(super) o: CudaView<'a, bf16>,
+    pub(super) o: Matrix<'a>,
     /// `[C]`
     pub(super) post_norm: CudaView<'a, f32>,
     /// gate over up: `[2 F, C]`
-    pub(super) gate_up: CudaView<'a, bf16>,
+    pub(super) gate_up: Matrix<'a>,
     /// `[C, F]`
-    pub(super) down: CudaView<'a, bf16>,
-}
-
-impl Layout {
-    fn new(config: &LlamaConfig) -> Self {
-        let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
-        let (query, kv) = (config.query_size(), config.kv_size());
-        let (mut matrices, mut norms) = (0, 0);
-        let take = |end: &mut usize, len: usize| {
-            *end += len;
-            *end - len..*end
-        };
-        let embed = take(&mut matrices, config.vocab_size * hidden);
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| LayerLayout {
-                input_norm: take(&mut norms, hidden),
-                qkv: take(&mut matrices, (query + 2 * kv) * hidden),
-                o: take(&mut matrices, hidden * query),
-                post_norm: take(&mut norms, hidden),
-                gate_up: take(&mut matrices, 2 * mlp * hidden),
-                down: take(&mut matrices, hidden * mlp),
-            })
-            .collect();
-        let norm = take(&mut norms, hidden);
-        let head = if config.tie_word_embeddings {
-            embed.clone()
-        } else {
-            take(&mut matrices, config.vocab_size * hidden)
-        };
-        Self {
-            embed,
-            layers,
-            norm,
-            head,
-            num_matrix_values: matrices,
-            num_norm_values: norms,
-        }
-    }
+    pub(super) down: Matrix<'a>,
 }
 
 /// Bytes of an arena for `config`.
-pub fn arena_bytes(config: &LlamaConfig) -> usize {
-    let layout = Layout::new(config);
-    2 * layout.num_matrix_values + 4 * layout.num_norm_values
+pub fn arena_bytes(config: &LlamaConfig, element: WeightElement) -> usize {
+    Layout::new(config, element).len.num_bytes()
 }
 
 impl Arena {
     /// Takes the memory.
-    pub fn new(device: &Device, config: &LlamaConfig) -> Result<Self> {
-        let layout = Layout::new(config);
+    pub fn new(device: &Device, config: &LlamaConfig, element: WeightElement) -> Result<Self> {
+        let layout = Layout::new(config, element);
         Ok(Self {
-            matrices: device.zeros(layout.num_matrix_values)?,
-            norms: device.zeros(layout.num_norm_values)?,
+            bf16s: device.zeros(layout.len.bf16s)?,
+            int8s: device.zeros(layout.len.int8s)?,
+            scales: device.zeros(layout.len.scales)?,
+            norms: device.zeros(layout.len.norms)?,
             layout,
             digest: String::new(),
         })
@@ -138,14 +95,13 @@ impl Arena {
     /// After an error the content is of no use.
     pub fn load(&mut self, device: &Device, dir: &Path, config: &LlamaConfig) -> Result<()> {
         self.digest.clear();
-        let digest = read(dir, config, |part| match part {
-            Part::Matrix(at, values) => {
-                let mut to = self.matrices.slice_mut(at..at + values.len());
-                Ok(device.write(values, &mut to)?)
-            }
-            Part::Norm(at, values) => {
-                let mut to = self.norms.slice_mut(at..at + values.len());
-                Ok(device.write(values, &mut to)?)
+        let kind = (self.layout.element, &self.layout.head);
+        let digest = read(dir, config, kind, |part| match part {
+            Part::Norm(at, values) => write(device, values, (&mut self.norms, at)),
+            Part::Bf16(at, values) => write(device, values, (&mut self.bf16s, at)),
+            Part::Int8((at, values), (scales_at, scales)) => {
+                write(device, values, (&mut self.int8s, at))?;
+                write(device, scales, (&mut self.scales, scales_at))
             }
         })?;
         device.synchronize()?;
@@ -153,9 +109,11 @@ impl Arena {
         Ok(())
     }
 
-    /// Fills the arena with weights that were loaded before, and waits for that.
+    /// Fills the arena with weights that were loaded before in its element, and waits for that.
     pub fn copy_from(&mut self, device: &Device, weights: &HostWeights) -> Result<()> {
-        device.write(&weights.matrices, &mut self.matrices)?;
+        device.write(&weights.bf16s, &mut self.bf16s)?;
+        device.write(&weights.int8s, &mut self.int8s)?;
+        device.write(&weights.scales, &mut self.scales)?;
         device.write(&weights.norms, &mut self.norms)?;
         device.synchronize()?;
         self.digest.clone_from(&weights.digest);
@@ -167,23 +125,27 @@ impl Arena {
         &self.digest
     }
 
-    /// Bytes that a step reads of the weights, but for the embedding where it is not the head.
+    pub fn element(&self) -> WeightElement {
+        self.layout.element
+    }
+
+    /// Bytes that a decode step reads of the weights, but for the embedding where it is not the head.
     pub fn num_bytes_read(&self) -> usize {
         let layout = &self.layout;
-        let embed = if layout.head == layout.embed {
+        let unread = if layout.shares_embedding() {
             0
         } else {
-            layout.embed.len()
+            2 * layout.embed.len()
         };
-        2 * (layout.num_matrix_values - embed) + 4 * layout.num_norm_values
+        layout.len.num_bytes() - unread
     }
 
     pub(super) fn embed(&self) -> CudaView<'_, bf16> {
-        self.matrices.slice(self.layout.embed.clone())
+        self.bf16s.slice(self.layout.embed.clone())
     }
 
-    pub(super) fn head(&self) -> CudaView<'_, bf16> {
-        self.matrices.slice(self.layout.head.clone())
+    pub(super) fn head(&self) -> Matrix<'_> {
+        self.matrix(&self.layout.head)
     }
 
     pub(super) fn norm(&self) -> CudaView<'_, f32> {
@@ -192,36 +154,61 @@ impl Arena {
 
     pub(super) fn layer(&self, index: usize) -> Layer<'_> {
         let layer = &self.layout.layers[index];
-        let matrix = |range: &Range<usize>| self.matrices.slice(range.clone());
         let norm = |range: &Range<usize>| self.norms.slice(range.clone());
         Layer {
             input_norm: norm(&layer.input_norm),
-            qkv: matrix(&layer.qkv),
-            o: matrix(&layer.o),
+            qkv: self.matrix(&layer.qkv),
+            o: self.matrix(&layer.o),
             post_norm: norm(&layer.post_norm),
-            gate_up: matrix(&layer.gate_up),
-            down: matrix(&layer.down),
+            gate_up: self.matrix(&layer.gate_up),
+            down: self.matrix(&layer.down),
+        }
+    }
+
+    fn matrix(&self, place: &Place) -> Matrix<'_> {
+        let values = place.values.clone();
+        match self.layout.element {
+            WeightElement::Bf16 => Matrix::Bf16(self.bf16s.slice(values)),
+            WeightElement::Int8 => Matrix::Int8 {
+                values: self.int8s.slice(values),
+                scales: self.scales.slice(place.scales.clone()),
+            },
         }
     }
 }
 
+fn write<T: Element>(
+    device: &Device,
+    values: &[T],
+    (to, at): (&mut CudaSlice<T>, usize),
+) -> Result<()> {
+    let mut to = to.slice_mut(at..at + values.len());
+    Ok(device.write(values, &mut to)?)
+}
+
 impl HostWeights {
-    pub fn load(dir: &Path, config: &LlamaConfig) -> Result<Self> {
-        let layout = Layout::new(config);
-        let mut matrices = Vec::with_capacity(layout.num_matrix_values);
-        let mut norms = Vec::with_capacity(layout.num_norm_values);
-        let digest = read(dir, config, |part| {
+    /// For an arena of this element.
+    pub fn load(dir: &Path, config: &LlamaConfig, element: WeightElement) -> Result<Self> {
+        let layout = Layout::new(config, element);
+        let mut weights = Self {
+            bf16s: vec![bf16::ZERO; layout.len.bf16s],
+            int8s: vec![0; layout.len.int8s],
+            scales: vec![0.0; layout.len.scales],
+            norms: vec![0.0; layout.len.norms],
+            digest: String::new(),
+        };
+        weights.digest = read(dir, config, (element, &layout.head), |part| {
             match part {
-                Part::Matrix(_, values) => matrices.extend_from_slice(values),
-                Part::Norm(_, values) => norms.extend_from_slice(values),
+                Part::Norm(at, values) => copy(values, (&mut weights.norms, at)),
+                Part::Bf16(at, values) => copy(values, (&mut weights.bf16s, at)),
+                Part::Int8((at, values), (scales_at, scales)) => {
+                    copy(values, (&mut weights.int8s, at));
+                    copy(scales, (&mut weights.scales, scales_at));
+                }
             }
             Ok(())
         })?;
-        Ok(Self {
-            matrices,
-            norms,
-            digest,
-        })
+        Ok(weights)
     }
 
     /// As [`Arena::digest`].
@@ -230,58 +217,35 @@ impl HostWeights {
     }
 }
 
-/// Hands a checkpoint folder's tensors out in the order of an arena, and returns their digest.
-fn read(
-    dir: &Path,
-    config: &LlamaConfig,
-    mut take: impl FnMut(Part<'_>) -> Result<()>,
-) -> Result<String> {
-    config.check(Path::new("config"))?;
-    let mut reader = TensorReader::open(dir, config)?;
-    let (mut num_matrix_values, mut num_norm_values) = (0, 0);
-    let mut rounded = Vec::new();
-    for tensor in reader.by_ref() {
-        let (spec, values) = tensor?;
-        if spec.shape.len() == 1 {
-            take(Part::Norm(num_norm_values, &values))?;
-            num_norm_values += values.len();
-        } else {
-            rounded.resize(values.len(), bf16::ZERO);
-            let to = rounded.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-            to.for_each(|(to, values)| round(values, to));
-            take(Part::Matrix(num_matrix_values, &rounded))?;
-            num_matrix_values += values.len();
-        }
-    }
-    Ok(reader.digest())
-}
-
-fn round(values: &[f32], to: &mut [bf16]) {
-    for (to, value) in to.iter_mut().zip(values) {
-        *to = bf16::from_f32(*value);
-    }
+fn copy<T: Copy>(values: &[T], (to, at): (&mut [T], usize)) {
+    to[at..at + values.len()].copy_from_slice(values);
 }
 
 /// What the kernels ask of a model's sizes.
-pub fn check_config(config: &LlamaConfig) -> Result<()> {
+pub fn check_config(config: &LlamaConfig, element: WeightElement) -> Result<()> {
+    let (unit, place) = match element {
+        WeightElement::Bf16 => (8, "on a GPU"),
+        WeightElement::Int8 => (64, "on a GPU in int8"),
+    };
     let wrong = |key: &str, expected: &str, found: usize| {
         Err(ModelError::Value {
             path: "config.json".into(),
             key: key.to_owned(),
-            expected: format!("{expected} (on a GPU)"),
+            expected: format!("{expected} ({place})"),
             found: found.to_string(),
         })
     };
     if ![64, 128].contains(&config.head_dim) {
         return wrong("head_dim", "64 or 128", config.head_dim);
     }
-    for (key, size) in [
-        ("hidden_size", config.hidden_size),
-        ("intermediate_size", config.intermediate_size),
-        ("vocab_size", config.vocab_size),
+    // What products sum over, and, in the vocabulary, what they make.
+    for (key, size, unit) in [
+        ("hidden_size", config.hidden_size, unit),
+        ("intermediate_size", config.intermediate_size, unit),
+        ("vocab_size", config.vocab_size, 8),
     ] {
-        if !size.is_multiple_of(8) {
-            return wrong(key, "a multiple of 8", size);
+        if !size.is_multiple_of(unit) {
+            return wrong(key, &format!("a multiple of {unit}"), size);
         }
     }
     Ok(())

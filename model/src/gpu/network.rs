@@ -15,9 +15,10 @@ use cuda::{
 };
 use half::bf16;
 
-use super::arena::{Arena, Layer};
+use super::arena::{Arena, Layer, WeightElement};
 use super::inputs::{Inputs, Step, StepShape};
 use super::kv_cache::{KvCache, KvLayer};
+use super::products::{Products, widened_len};
 use crate::config::LlamaConfig;
 use crate::error::Result;
 use crate::llama::rope_table;
@@ -28,6 +29,7 @@ pub struct Network {
     device: Device,
     config: LlamaConfig,
     room: Room,
+    products: Products,
     /// `[T, C]`
     residual: CudaSlice<f32>,
     /// `[R, C]`: the residual stream of the rows that logits are wanted for.
@@ -61,6 +63,8 @@ pub struct Room {
     pub logits_rows: usize,
     /// Positions are below this.
     pub max_context: usize,
+    /// What weights are stored in.
+    pub weights: WeightElement,
 }
 
 impl Room {
@@ -72,7 +76,13 @@ impl Room {
         let for_tokens = tokens * (4 * hidden + 2 * bf16s);
         let for_rows = rows * 4 * hidden + 4 * self.logits_rows * config.vocab_size;
         let rope = 4 * self.max_context * config.head_dim;
-        for_tokens + for_rows + rope
+        let widened = 2 * widened_len(config, self.products());
+        for_tokens + for_rows + rope + widened
+    }
+
+    /// Weights of what element are multiplied with how many rows at most.
+    fn products(&self) -> (WeightElement, usize) {
+        (self.weights, self.num_tokens.max(self.logits_rows))
     }
 }
 
@@ -83,6 +93,7 @@ impl Network {
         let (hidden, query) = (config.hidden_size, config.query_size());
         let rope = rope_table(config, room.max_context);
         Ok(Self {
+            products: Products::new(device, config, room.products())?,
             residual: device.zeros(tokens * hidden)?,
             last: device.zeros(rows * hidden)?,
             normed: device.zeros(tokens.max(rows) * hidden)?,
@@ -171,7 +182,7 @@ impl Network {
         let num_logits = rows.len() * self.config.vocab_size;
         let mut logits = self.logits.slice_mut(..num_logits);
         let to = (&mut logits, Sum::Overwrite);
-        self.device.linear(&normed, &arena.head(), to, hidden)?;
+        self.products.multiply(&normed, &arena.head(), to, hidden)?;
         Ok(self.logits.slice_mut(..num_logits))
     }
 
@@ -189,7 +200,7 @@ impl Network {
         let normed = self.normed.slice(..num_tokens * hidden);
         let mut qkv = self.qkv.slice_mut(..num_tokens * width);
         let to = (&mut qkv, Sum::Overwrite);
-        self.device.linear(&normed, &layer.qkv, to, hidden)?;
+        self.products.multiply(&normed, &layer.qkv, to, hidden)?;
         let block_size = kv_cache.shape().block_size;
         match kv_cache.layer_mut(index) {
             KvLayer::Bf16 { keys, values } => {
@@ -201,9 +212,8 @@ impl Network {
         }
         let attended = self.attended.slice(..num_tokens * query);
         let mut x = self.residual.slice_mut(..num_tokens * hidden);
-        self.device
-            .linear(&attended, &layer.o, (&mut x, Sum::Add), query)?;
-        Ok(())
+        let to = (&mut x, Sum::Add);
+        self.products.multiply(&attended, &layer.o, to, query)
     }
 
     /// From q, k and v to what attention makes of them, by way of the cache.
@@ -311,15 +321,15 @@ impl Network {
         let normed = self.normed.slice(..num_tokens * hidden);
         let mut gate_up = self.gate_up.slice_mut(..num_tokens * 2 * mlp);
         let to = (&mut gate_up, Sum::Overwrite);
-        self.device.linear(&normed, &layer.gate_up, to, hidden)?;
+        self.products
+            .multiply(&normed, &layer.gate_up, to, hidden)?;
         let gate_up = self.gate_up.slice(..num_tokens * 2 * mlp);
         let mut activated = self.activated.slice_mut(..num_tokens * mlp);
         cuda::swiglu(&self.device, &gate_up, &mut activated, mlp)?;
         let activated = self.activated.slice(..num_tokens * mlp);
         let mut x = self.residual.slice_mut(..num_tokens * hidden);
-        self.device
-            .linear(&activated, &layer.down, (&mut x, Sum::Add), mlp)?;
-        Ok(())
+        let to = (&mut x, Sum::Add);
+        self.products.multiply(&activated, &layer.down, to, mlp)
     }
 
     /// The residual stream through RMSNorm, ready to be multiplied.

@@ -9,7 +9,10 @@ use std::{
 use cuda::Device;
 use model::{
     config::LlamaConfig,
-    gpu::{Arena, HostWeights, KvCache, KvElement, KvShape, Network, Room, Step, StepSequence},
+    gpu::{
+        Arena, HostWeights, KvCache, KvElement, KvShape, Network, Room, Step, StepSequence,
+        WeightElement,
+    },
 };
 
 use super::arenas::{Arenas, Lease};
@@ -30,7 +33,7 @@ const PROBE_BLOCK_SIZE: usize = 32;
 #[derive(Debug)]
 pub(super) enum Staged {
     /// On the GPU already.
-    Arena(Lease),
+    Arena(Box<Lease>),
     Host(HostWeights),
 }
 
@@ -48,7 +51,8 @@ pub(super) enum Staging {
         arenas: Arenas,
         prober: Box<Mutex<Prober>>,
     },
-    Host,
+    /// In what the one arena holds.
+    Host(WeightElement),
 }
 
 impl Loader for CudaLoader {
@@ -67,10 +71,10 @@ impl Loader for CudaLoader {
                 })?;
                 let lease = prober.load(lease, folder, config)?;
                 let digest = lease.arena().digest().to_owned();
-                (Staged::Arena(lease), digest)
+                (Staged::Arena(Box::new(lease)), digest)
             }
-            Staging::Host => {
-                let weights = HostWeights::load(folder, config).map_err(unusable)?;
+            Staging::Host(element) => {
+                let weights = HostWeights::load(folder, config, *element).map_err(unusable)?;
                 let digest = weights.digest().to_owned();
                 (Staged::Host(weights), digest)
             }
@@ -90,7 +94,11 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    pub(super) fn new(beside: &Device, config: &LlamaConfig) -> model::error::Result<Self> {
+    pub(super) fn new(
+        beside: &Device,
+        config: &LlamaConfig,
+        weights: WeightElement,
+    ) -> model::error::Result<Self> {
         let device = beside.fork()?;
         let room = Room {
             num_tokens: 8,
@@ -98,6 +106,7 @@ impl Prober {
             num_rows: 8,
             logits_rows: 8,
             max_context: PROBE_BLOCK_SIZE,
+            weights,
         };
         let shape = KvShape {
             num_blocks: 1,

@@ -244,7 +244,7 @@ impl Runner for CudaRunner {
     fn install(&mut self, weights: StagedWeights) {
         let staged = weights.0.downcast::<Staged>();
         match *staged.expect("the loader that made the backend stages these") {
-            Staged::Arena(lease) => self.live = lease,
+            Staged::Arena(lease) => self.live = *lease,
             Staged::Host(weights) => {
                 let copied = self.live.arena_mut().copy_from(&self.device, &weights);
                 copied.expect("the arena has room for its own model");
