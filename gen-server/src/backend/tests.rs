@@ -36,7 +36,7 @@ pub(super) fn start_backend(backend: Backend) -> EngineHandle {
         limits: backend.limits,
         max_context_tokens: backend.max_context_tokens,
         weights: backend.weights,
-        max_num_commands: 64,
+        max_num_commands: 128,
     };
     handle::start(setup).unwrap().0
 }

@@ -52,6 +52,18 @@ fn precision() {
     assert!(Args::try_parse_from(both).is_err());
 }
 
+/// A GPU computes in bf16, with weights in bf16 or int8.
+#[test]
+fn precision_on_a_gpu() {
+    let on_gpu =
+        |more: &[&str]| ServerConfig::from_args(&args(&[&["--device", "cuda"], more].concat()));
+    let name = |more: &[&str]| on_gpu(more).unwrap().precision.name();
+    assert_eq!(name(&[]), "bfloat16");
+    assert_eq!(name(&["--quantize", "int8"]), "int8");
+    expect!["--dtype: expected bf16 with --device cuda, found f32; leave it out"]
+        .assert_eq(&on_gpu(&["--dtype", "f32"]).unwrap_err().to_string());
+}
+
 /// Every mistake is reported, not only the first.
 #[test]
 fn all_mistakes_are_reported_at_once() {

@@ -21,7 +21,7 @@ use crate::{
         load,
         tests::{Answer, answer, request, start_backend},
     },
-    config::{Device, Dtype, KvCacheDtype, KvCacheSize, Precision, WeightArenas},
+    config::{Device, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, WeightArenas},
     engine::handle::EngineHandle,
     request::{Sampling, Stopping, Task, TokenLogprobs},
 };
@@ -39,9 +39,17 @@ fn config() -> LlamaConfig {
     }
 }
 
-fn write_model(dir: &Path, seed: u64) {
+/// The smallest that int8 can be summed over.
+fn int8_config() -> LlamaConfig {
+    LlamaConfig {
+        intermediate_size: 128,
+        ..config()
+    }
+}
+
+fn write_model(dir: &Path, config: LlamaConfig, seed: u64) {
     let spec = RandomModelSpec {
-        config: config(),
+        config,
         seed,
         tokenizer_from: None,
     };
@@ -49,13 +57,17 @@ fn write_model(dir: &Path, seed: u64) {
 }
 
 fn model() -> Option<(tempfile::TempDir, PathBuf)> {
+    model_of(config())
+}
+
+fn model_of(config: LlamaConfig) -> Option<(tempfile::TempDir, PathBuf)> {
     if let Provided::Nothing(why) = cuda_emulator::load() {
         eprintln!("SKIPPED, no GPU: {why}");
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model");
-    write_model(&path, 1);
+    write_model(&path, config, 1);
     Some((dir, path))
 }
 
@@ -87,8 +99,15 @@ fn prompts() -> Vec<Vec<u32>> {
 
 /// Answers to all prompts, asked at once.
 fn answers(engine: &EngineHandle, sampling: &Sampling, max_tokens: u32) -> Vec<Answer> {
+    answers_to(engine, &prompts(), (sampling, max_tokens))
+}
+
+fn answers_to(
+    engine: &EngineHandle,
+    prompts: &[Vec<u32>],
+    (sampling, max_tokens): (&Sampling, u32),
+) -> Vec<Answer> {
     let task = Task::Generate { max_tokens };
-    let prompts = prompts();
     let asked = prompts.iter().map(|prompt| {
         let request = request(prompt, task, sampling);
         engine.submit(request).unwrap()
@@ -98,8 +117,12 @@ fn answers(engine: &EngineHandle, sampling: &Sampling, max_tokens: u32) -> Vec<A
 }
 
 /// What the CPU thinks of each token of these answers.
-fn judged(judge: &EngineHandle, answers: &[Answer]) -> Vec<Vec<TokenLogprobs>> {
-    let scored = answers.iter().zip(prompts()).map(|(given, prompt)| {
+fn judged(
+    judge: &EngineHandle,
+    answers: &[Answer],
+    prompts: &[Vec<u32>],
+) -> Vec<Vec<TokenLogprobs>> {
+    let scored = answers.iter().zip(prompts).map(|(given, prompt)| {
         let whole = [prompt.as_slice(), &given.tokens].concat();
         let from = prompt.len() as u32;
         let request = request(&whole, Task::Score { from }, &Sampling::GREEDY);
@@ -123,20 +146,57 @@ fn greedy_answers_are_what_the_cpu_says() {
         config.speculative_tokens = speculative_tokens;
         let engine = start_backend(load(&config).unwrap());
         let answers = answers(&engine, &Sampling::GREEDY, 20);
-        for (answer, judged) in answers.iter().zip(judged(&judge, &answers)) {
+        for (answer, judged) in answers.iter().zip(judged(&judge, &answers, &prompts())) {
             assert_eq!(answer.tokens.len(), 20);
-            for (own, cpu) in answer.logprobs.iter().zip(&judged) {
-                let best = cpu.candidates[0].1;
-                assert!(best - cpu.logprob < TOLERANCE, "{own:?} {cpu:?}");
-                assert!(
-                    (own.logprob - cpu.logprob).abs() < TOLERANCE,
-                    "{own:?} {cpu:?}"
-                );
-                assert_eq!((own.rank, own.candidates.len()), (1, 3), "{own:?}");
-            }
+            assert_agree(answer, &judged, TOLERANCE);
         }
         let load = engine.gauges().load();
         assert!(load.num_preemptions_total > 0, "the test means to preempt");
+    }
+}
+
+/// Each token of a greedy answer is the CPU's best or as good as that, and its log probability is the CPU's.
+fn assert_agree(answer: &Answer, judged: &[TokenLogprobs], tolerance: f32) {
+    assert_eq!(answer.logprobs.len(), judged.len());
+    for (own, cpu) in answer.logprobs.iter().zip(judged) {
+        let best = cpu.candidates[0].1;
+        assert!(best - cpu.logprob < tolerance, "{own:?} {cpu:?}");
+        let difference = (own.logprob - cpu.logprob).abs();
+        assert!(difference < tolerance, "{own:?} {cpu:?}");
+        assert_eq!((own.rank, own.candidates.len()), (1, 3), "{own:?}");
+    }
+}
+
+/// Errors of weights in int8 are six times those of activations in bf16 (the tests of `model` say why).
+const INT8_TOLERANCE: f32 = 6.0 * TOLERANCE;
+
+/// One sequence alone, and more than the int8 kernels have rows for: their prompts, their steps (recorded ones), and
+/// their logits.
+#[test]
+fn int8_answers_are_close_to_the_cpus() {
+    let Some((_dir, path)) = model_of(int8_config()) else {
+        return;
+    };
+    let judge = start_backend(load(&on_cpu(&path)).unwrap());
+    let mut config = on_gpu(&path);
+    config.precision = Precision::Quantized(Quantization::Int8);
+    config.kv_cache = KvCacheSize::Blocks(80.try_into().unwrap());
+    config.gpu.weight_arenas = WeightArenas::One;
+    config.max_num_seqs = 72;
+    config.max_num_batched_tokens = 96;
+    let backend = load(&config).unwrap();
+    assert_eq!(backend.model.dtype, "int8");
+    let engine = start_backend(backend);
+    // All of these are under way at once after their first three steps.
+    let many: Vec<Vec<u32>> = (0..72)
+        .map(|at| vec![6 + at; 1 + at as usize % 3])
+        .collect();
+    for prompts in [&prompts()[2..3], &many] {
+        let answers = answers_to(&engine, prompts, (&Sampling::GREEDY, 8));
+        for (answer, judged) in answers.iter().zip(judged(&judge, &answers, prompts)) {
+            assert_eq!(answer.tokens.len(), 8);
+            assert_agree(answer, &judged, INT8_TOLERANCE);
+        }
     }
 }
 
@@ -212,18 +272,23 @@ fn draws_obey_their_parameters() {
 }
 
 /// Swapped-in weights answer exactly as a server that was started with them, whether they waited on the GPU or
-/// on the host, and with either kind of cache.
+/// on the host, with either kind of cache and of weights.
 #[test]
 fn swapped_weights_answer_as_if_started_with_them() {
-    let Some((dir, path)) = model() else { return };
+    let Some((dir, path)) = model_of(int8_config()) else {
+        return;
+    };
     let other = dir.path().join("epoch_2");
-    write_model(&other, 2);
-    for (arenas, kv) in [
-        (WeightArenas::Two, KvCacheDtype::Bf16),
-        (WeightArenas::One, KvCacheDtype::Fp8),
+    write_model(&other, int8_config(), 2);
+    let bf16 = Precision::Float(Dtype::Bf16);
+    let int8 = Precision::Quantized(Quantization::Int8);
+    for (precision, arenas, kv) in [
+        (bf16, WeightArenas::One, KvCacheDtype::Fp8),
+        (int8, WeightArenas::Two, KvCacheDtype::Bf16),
     ] {
         let configured = |path: &Path| {
             let mut config = on_gpu(path);
+            config.precision = precision;
             config.gpu.weight_arenas = arenas;
             config.gpu.kv_cache_dtype = kv;
             config
@@ -250,7 +315,7 @@ fn wrong_checkpoints_are_refused() {
     let Some((dir, path)) = model() else { return };
     let loader = load(&on_gpu(&path)).unwrap().loader;
     let other = dir.path().join("epoch_2");
-    write_model(&other, 2);
+    write_model(&other, config(), 2);
     let weights = other.join("model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     for _ in 0..3 {
@@ -260,6 +325,19 @@ fn wrong_checkpoints_are_refused() {
         fs::write(&weights, &bytes).unwrap();
         drop(loader.load(&other, None).unwrap());
     }
+}
+
+/// What int8 cannot be summed over is said with the size.
+#[test]
+fn sizes_that_int8_has_no_kernel_for_are_an_error() {
+    let Some((_dir, path)) = model() else { return };
+    let mut config = on_gpu(&path);
+    config.precision = Precision::Quantized(Quantization::Int8);
+    let error = load(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("intermediate_size: expected a multiple of 64 (on a GPU in int8), found 96"),
+        "{error}"
+    );
 }
 
 /// What does not fit into the share of the memory is said before anything is loaded.
