@@ -29,6 +29,7 @@ PARTS = {
     "prefill": (gpu_parts.prefill, 60),
     "grpc": (gpu_serving.grpc, 150),
     "swap": (gpu_serving.swap, 75),
+    "int8": (gpu_serving.int8, 90),
     "train": (gpu_parts.train, 90),
     "peers": (gpu_parts.peers, 200),
 }
@@ -96,7 +97,7 @@ class Run:
         self.records = []
         self.deadline = time.monotonic() + args.seconds
         self.part, self.part_deadline = None, None
-        self.server = self.checkpoints = None
+        self.server = self.server_weights = self.checkpoints = None
         os.makedirs(args.out, exist_ok=True)
         self.lines = open(f"{args.out}/results.jsonl", "w")
         if args.bandwidth and args.tflops:

@@ -1,6 +1,6 @@
 """The table of `bench/gpu.sh`: what was measured, what the card allows at most, and what PyTorch makes of it."""
 
-from .gpu_shapes import decode_floor, job_lengths, prefill_floor, serving_floor, training_floor
+from .gpu_shapes import BYTES, decode_floor, job_lengths, prefill_floor, serving_floor, training_floor
 from .report import number, table
 
 HEADER = ["what", "measured", "of the least time", "bound by", "PyTorch", "ours / PyTorch"]
@@ -76,6 +76,12 @@ def serving(run):
         floor = floor_of(run, whole, [load.prompt_tokens] * num, load.max_tokens, run.shape.max_num_seqs)
         title = f"gRPC, {num} × ({load.prompt_tokens} + {load.max_tokens}), streams"
         yield [title, rate_of(record), *share(floor, record["wall_s"]), *beside(record, best)]
+    for record in run.found("few streams"):
+        num, few = record["num_requests"], run.shape.few_streams
+        weight_bytes = {"bf16": 2, "int8": 1}[record["weights"]]
+        floor = floor_of(run, whole, [few.prompt_tokens] * num, few.max_tokens, num, weight_bytes)
+        title = f"gRPC, {num} × ({few.prompt_tokens} + {few.max_tokens}), streams, weights in {record['weights']}"
+        yield [title, rate_of(record), *share(floor, record["wall_s"]), "–", "–"]
     for record in run.found("job")[:1]:
         num = record["num_requests"]
         lengths = job_lengths(job.num_prompts, job.prompt_tokens)[:num]
@@ -90,8 +96,8 @@ def serving(run):
             yield [*line, "–", "–"]
 
 
-def whole(shape, ceilings, lengths, max_tokens, batch):
-    return serving_floor(shape, ceilings, lengths, max_tokens, batch), "both"
+def whole(shape, ceilings, lengths, max_tokens, batch, weight_bytes=BYTES):
+    return serving_floor(shape, ceilings, lengths, max_tokens, batch, weight_bytes), "both"
 
 
 def rate_of(record):

@@ -62,7 +62,7 @@ def begin_checkpoints(run):
     seeds = {"base": SEED, "other": SEED + 1}
     if "swap" not in run.args.only:
         del seeds["other"]
-    if {"decode", "prefill", "grpc", "swap", "train"} & set(run.args.only):
+    if {"decode", "prefill", "grpc", "swap", "int8", "train"} & set(run.args.only):
         shutil.rmtree(run.args.scratch, ignore_errors=True)
         run.checkpoints = Checkpoints(run, seeds)
 
@@ -79,8 +79,10 @@ def checkpoint(run, name="base"):
     return folder_of(run, name)
 
 
-def server(run):
-    """The one server of all parts, started where none runs."""
+def server(run, weights="bf16"):
+    """The one server of all parts, started where none runs, or one with other weights."""
+    if run.server is not None and run.server_weights != weights:
+        stop(run)
     if run.server is not None and run.server.process.poll() is not None:
         # It died in an earlier part, which has failed.
         stop(run)
@@ -89,14 +91,14 @@ def server(run):
         limits = {"--max-num-seqs": shape.max_num_seqs, "--max-num-batched-tokens": shape.max_num_batched_tokens}
         settings = {
             "--device": run.args.device,
-            "--dtype": "bf16",
+            **({"--quantize": weights} if weights == "int8" else {"--dtype": weights}),
             "--prefix-cache": "off",
             "--checkpoint-root": f"{run.args.scratch}/models",
             **limits,
         }
         flags = [str(part) for pair in settings.items() for part in pair]
         kv_cache_mib = shape.max_num_seqs * MAX_TOKENS_OF_A_SEQUENCE * shape.kv_bytes // 2**20 + 16
-        start = time.monotonic()
+        start, run.server_weights = time.monotonic(), weights
         threads = len(os.sched_getaffinity(0))
         run.server = OurServer(
             Binaries(run.args.bin), model, flags, threads, run.args.out, "gpu", kv_cache_mib=kv_cache_mib
@@ -130,17 +132,18 @@ def write_prompts(run, name, lengths):
     return path
 
 
-def bench(run, what, lengths, max_tokens, *more):
+def bench(run, what, lengths, max_tokens, *more, weights="bf16"):
     """One run of `star bench`, as a record."""
     prompts = write_prompts(run, what.replace(" ", "-"), lengths)
     via = "batch" if "batch" in more else "streams"
-    report = server(run).bench("--prompts", prompts, "--max-tokens", max_tokens, *more, limit_s=run.left_s())
+    report = server(run, weights).bench("--prompts", prompts, "--max-tokens", max_tokens, *more, limit_s=run.left_s())
     found = report["repetitions"][0]
     times = {name: found[name] for name in ("ttft_ms", "itl_ms", "message_gap_ms", "e2e_ms") if found[name]}
     rounded = {name: {key: round(value, 2) for key, value in quantiles.items()} for name, quantiles in times.items()}
     run.record(
         what=what,
         via=via,
+        weights=weights,
         num_requests=found["num_requests"],
         num_failed=found["num_failed"],
         prompt_tokens=found["num_prompt_tokens"],
@@ -198,6 +201,21 @@ def swap(run):
         tokens_per_s=round(found["generated_tokens_per_s"], 1),
         tokens_per_s_without=before["tokens_per_s"],
     )
+
+
+def int8(run):
+    """Few streams with weights in bf16, then with weights in int8."""
+    load = run.shape.few_streams
+    if run.shape.intermediate % 64:
+        run.record(what="skipped", why=f"int8 takes no inner width of {run.shape.intermediate}")
+        return
+    lengths = [load.prompt_tokens] * load.num_prompts
+    for weights in ("bf16", "int8"):
+        server(run, weights)
+        flags = ["--concurrency", load.num_prompts]
+        bench(run, "few streams", lengths, load.max_tokens, *flags, weights=weights)
+    # The parts after this one measure bf16.
+    stop(run)
 
 
 class Reload(threading.Thread):

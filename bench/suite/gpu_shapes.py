@@ -1,5 +1,5 @@
 """What `bench/gpu.sh` computes on, and how long it must take at least: bytes and operations by formula, over what the
-card was measured to do. Weights and cache are bf16."""
+card was measured to do. Weights are bf16 where nothing else is said, the cache always is."""
 
 import random
 from dataclasses import dataclass
@@ -33,6 +33,8 @@ class Shape:
     max_num_seqs: int
     max_num_batched_tokens: int
     closed_loop: Load
+    # So few streams that a step is bound by the reading of weights.
+    few_streams: Load
     # Prompts of many lengths: see `job_lengths`.
     job: Load
     # Examples a step, tokens of each, steps.
@@ -73,6 +75,7 @@ FULL = {
     "max_num_seqs": 512,
     "max_num_batched_tokens": 8192,
     "closed_loop": Load(256, 128, 256),
+    "few_streams": Load(8, 128, 256),
     "job": Load(7473, 130, 200),
     "training": (8, 1024, 20),
 }
@@ -81,6 +84,7 @@ SMALL = {
     "max_num_seqs": 8,
     "max_num_batched_tokens": 64,
     "closed_loop": Load(4, 12, 6),
+    "few_streams": Load(2, 12, 6),
     "job": Load(8, 16, 4),
     "training": (2, 32, 2),
 }
@@ -104,30 +108,31 @@ class Ceilings:
         return max(by_memory, by_products), "memory" if by_memory >= by_products else "products"
 
 
-def decode_floor(shape, ceilings, batch, context):
+def decode_floor(shape, ceilings, batch, context, weight_bytes=BYTES):
     """One step for `batch` sequences that have `context` tokens each: every weight and every key once."""
-    num_bytes = BYTES * shape.num_products + batch * context * shape.kv_bytes
+    num_bytes = weight_bytes * shape.num_products + batch * context * shape.kv_bytes
     flops = 2.0 * shape.num_products * batch + shape.attention_flops(batch * context)
     return ceilings.least(num_bytes, flops)
 
 
-def prefill_floor(shape, ceilings, lengths):
+def prefill_floor(shape, ceilings, lengths, weight_bytes=BYTES):
     """All tokens of prompts with these lengths; the head only for the last of each."""
     tokens = sum(lengths)
     flops = 2.0 * (shape.num_body * tokens + shape.num_head * len(lengths))
     flops += shape.attention_flops(sum(length * (length + 1) / 2 for length in lengths))
-    return ceilings.least(BYTES * shape.num_products + tokens * shape.kv_bytes, flops)
+    return ceilings.least(weight_bytes * shape.num_products + tokens * shape.kv_bytes, flops)
 
 
-def serving_floor(shape, ceilings, lengths, max_tokens, batch):
+def serving_floor(shape, ceilings, lengths, max_tokens, batch, weight_bytes=BYTES):
     """Seconds for answers of `max_tokens` to prompts of these lengths, at most `batch` at a time: the prompts, then
     steps with a full batch."""
-    total = prefill_floor(shape, ceilings, lengths)[0]
+    total = prefill_floor(shape, ceilings, lengths, weight_bytes)[0]
     batch = min(batch, len(lengths))
     mean = sum(lengths) / len(lengths)
     # A prompt's last token gives the first token of the answer.
     num_steps = (max_tokens - 1) * len(lengths) / batch
-    per_step = [decode_floor(shape, ceilings, batch, mean + at)[0] for at in range(1, max_tokens)]
+    context = [mean + at for at in range(1, max_tokens)]
+    per_step = [decode_floor(shape, ceilings, batch, tokens, weight_bytes)[0] for tokens in context]
     return total + (num_steps * sum(per_step) / len(per_step) if per_step else 0.0)
 
 
