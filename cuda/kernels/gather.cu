@@ -21,7 +21,8 @@ extern "C" __global__ void embedding(const bf16 *table, const uint32_t *ids, flo
 }
 EXPORT(embedding)
 
-// y[r] = x[rows[r]]: x f32 [T, C], y f32 [R, C]; C is a multiple of 4. A row beyond x becomes NaN.
+// y[r] = x[rows[r]]: x f32 [T, C], y f32 [R, C]; C is a multiple of 4. A row beyond x becomes NaN,
+// as two bf16 as well: rows of bf16 come as rows of half as many floats.
 extern "C" __global__ void gather_rows(const float *x, const uint32_t *rows, float *y,
                                        int num_wanted, int width, int num_rows) {
     size_t index = 4 * (size_t(blockIdx.x) * blockDim.x + threadIdx.x);

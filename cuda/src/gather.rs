@@ -11,6 +11,7 @@ use crate::{
     Device,
     error::{Error, Result, expect_len, expect_multiple},
     launch::thread_each,
+    product::Output,
 };
 
 /// `x[t] = table[ids[t]]`: `table` bf16 \[V, C\], `ids` \[T\], `x` f32 \[T, C\]; C (`width`) a
@@ -40,16 +41,16 @@ pub fn embedding(
     Ok(())
 }
 
-/// `y[r] = x[rows[r]]`: `x` f32 \[T, C\], `rows` \[R\], `y` f32 \[R, C\]; C (`width`) a multiple of
-/// 4. A row beyond `x` becomes NaN.
-pub fn gather_rows(
+/// `y[r] = x[rows[r]]`: `x` \[T, C\], `rows` \[R\], `y` \[R, C\], both in f32 or bf16; C (`width`) a
+/// multiple of 16 bytes. A row beyond `x` becomes NaN.
+pub fn gather_rows<T: Output>(
     device: &Device,
-    x: &CudaView<'_, f32>,
+    x: &CudaView<'_, T>,
     rows: &CudaView<'_, u32>,
-    y: &mut CudaViewMut<'_, f32>,
+    y: &mut CudaViewMut<'_, T>,
     width: usize,
 ) -> Result<()> {
-    expect_multiple("gather_rows", "C", 4, width)?;
+    expect_multiple("gather_rows", "C", 16 / size_of::<T>(), width)?;
     let num_rows = x.len() / width;
     expect_len("gather_rows", "x", num_rows * width, x.len())?;
     expect_len("gather_rows", "y", rows.len() * width, y.len())?;
@@ -57,7 +58,9 @@ pub fn gather_rows(
         return Ok(());
     }
     let function = device.function("gather_rows")?;
-    let config = thread_each(y.len() / 4);
+    // The kernel counts in f32; it moves bits, and half of its NaN is one of bf16.
+    let width = width * size_of::<T>() / size_of::<f32>();
+    let config = thread_each(rows.len() * width / 4);
     let (wanted, width, num_rows) = (rows.len() as i32, width as i32, num_rows as i32);
     let mut launch = device.stream().launch_builder(&function);
     launch.arg(x).arg(rows).arg(y);

@@ -7,8 +7,10 @@ mod inputs;
 mod kv_cache;
 mod network;
 mod products;
+mod room;
 
 pub use arena::{Arena, HostWeights, WeightElement, arena_bytes, check_config};
 pub use inputs::{Inputs, NOWHERE, Step, StepSequence, StepShape};
 pub use kv_cache::{KvCache, KvElement, KvShape, kv_block_bytes};
-pub use network::{Network, Room};
+pub use network::Network;
+pub use room::Room;

@@ -1,5 +1,8 @@
 //! Rows and tokens by index.
 
+use cuda::{Device, Output};
+use half::bf16;
+
 use crate::support::{Random, SEEDS, device, to_f32};
 
 #[test]
@@ -43,22 +46,47 @@ fn gathered_rows_are_those_asked_for() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
         let mut random = Random::new(seed);
-        let (num_rows, width) = (random.below(1, 50), 4 * random.below(1, 40));
-        let x = random.floats(num_rows * width);
+        let (num_rows, width) = (random.below(1, 50), random.below(1, 40));
         let rows: Vec<u32> = (0..random.below(1, 20))
             .map(|_| random.below(0, num_rows) as u32)
             .collect();
-        let expected: Vec<f32> = rows
-            .iter()
-            .flat_map(|row| x[*row as usize * width..][..width].to_vec())
-            .collect();
-        let x = device.upload(&x).unwrap();
-        let on_gpu = device.upload(&rows).unwrap();
-        let mut y = device.zeros::<f32>(rows.len() * width).unwrap();
-        let (x_view, rows_view) = (x.as_view(), on_gpu.as_view());
-        cuda::gather_rows(&device, &x_view, &rows_view, &mut y.as_view_mut(), width).unwrap();
-        assert_eq!(device.download(&y).unwrap(), expected);
+        let x = random.floats(num_rows * 4 * width);
+        assert_gathered(&device, &x, &rows, 4 * width);
+        let x = random.bf16s(num_rows * 8 * width);
+        assert_gathered(&device, &x, &rows, 8 * width);
     }
+}
+
+fn assert_gathered<T: Output + PartialEq>(device: &Device, x: &[T], rows: &[u32], width: usize) {
+    let expected = rows
+        .iter()
+        .flat_map(|row| &x[*row as usize * width..][..width]);
+    let expected: Vec<T> = expected.copied().collect();
+    assert_eq!(gathered(device, x, rows, width), expected);
+}
+
+fn gathered<T: Output>(device: &Device, x: &[T], rows: &[u32], width: usize) -> Vec<T> {
+    let (x, on_gpu) = (
+        device.upload(x).expect("the GPU works"),
+        device.upload(rows).expect("the GPU works"),
+    );
+    let mut y = device
+        .zeros::<T>(rows.len() * width)
+        .expect("the GPU works");
+    let (x, on_gpu) = (x.as_view(), on_gpu.as_view());
+    cuda::gather_rows(device, &x, &on_gpu, &mut y.as_view_mut(), width).expect("the GPU works");
+    device.download(&y).expect("the GPU works")
+}
+
+#[test]
+fn rows_that_are_not_there_are_nan() {
+    let Some(device) = device() else { return };
+    let floats = gathered(&device, &[1.0_f32; 16], &[1, 2, u32::MAX], 8);
+    assert!(floats[..8].iter().all(|value| value.is_finite()));
+    assert!(floats[8..].iter().all(|value| value.is_nan()));
+    let bf16s = gathered(&device, &[bf16::ONE; 16], &[1, 2, u32::MAX], 8);
+    assert!(bf16s[..8].iter().all(|value| value.is_finite()));
+    assert!(bf16s[8..].iter().all(|value| value.is_nan()));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The forward pass on a GPU. Prefill, a chunk of it and decode are the same call; all memory was taken at the
 //! start, so that a pass can be recorded as a graph.
 //!
+//! The last layer ends with the rows that logits are wanted for, where these are fewer than the tokens: of the
+//! others only keys and values are needed.
+//!
 //! The residual stream is f32; what is multiplied is bf16, sums are f32. The projections that end a block
 //! add straight into the residual stream.
 //!
@@ -10,15 +13,16 @@
 use std::ops::Range;
 
 use cuda::{
-    Cache, CacheElement, CudaSlice, CudaView, CudaViewMut, Device, Heads, PagedCache, PagedQueries,
+    Cache, CacheElement, CudaSlice, CudaViewMut, Device, Heads, PagedCache, PagedQueries,
     Positions, Sum,
 };
 use half::bf16;
 
-use super::arena::{Arena, Layer, WeightElement};
+use super::arena::{Arena, Layer};
 use super::inputs::{Inputs, Step, StepShape};
 use super::kv_cache::{KvCache, KvLayer};
-use super::products::{Products, widened_len};
+use super::products::Products;
+use super::room::Room;
 use crate::config::LlamaConfig;
 use crate::error::Result;
 use crate::llama::rope_table;
@@ -30,16 +34,13 @@ pub struct Network {
     config: LlamaConfig,
     room: Room,
     products: Products,
-    /// `[T, C]`
-    residual: CudaSlice<f32>,
-    /// `[R, C]`: the residual stream of the rows that logits are wanted for.
-    last: CudaSlice<f32>,
+    tokens: Stream,
+    /// Of the rows that logits are wanted for.
+    rows: Stream,
     /// `[T, C]`
     normed: CudaSlice<bf16>,
     /// `[T, (H + 2 G) * D]`
     qkv: CudaSlice<bf16>,
-    /// `[T, H * D]`
-    attended: CudaSlice<bf16>,
     /// `[T, 2 F]`
     gate_up: CudaSlice<bf16>,
     /// `[T, F]`
@@ -53,36 +54,28 @@ pub struct Network {
     scratch: CudaSlice<f32>,
 }
 
-/// The largest step that there is room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    pub num_tokens: usize,
-    pub num_sequences: usize,
-    pub num_rows: usize,
-    /// Rows whose logits are held at once.
-    pub logits_rows: usize,
-    /// Positions are below this.
-    pub max_context: usize,
-    /// What weights are stored in.
-    pub weights: WeightElement,
+/// The residual stream of some tokens, and what attention adds to it next.
+#[derive(Debug)]
+struct Stream {
+    /// `[T, C]`
+    residual: CudaSlice<f32>,
+    /// `[T, H * D]`
+    attended: CudaSlice<bf16>,
 }
 
-impl Room {
-    /// Bytes that a [`Network`] takes.
-    pub fn num_bytes(&self, config: &LlamaConfig) -> usize {
-        let (tokens, rows) = (self.num_tokens, self.num_rows);
-        let (hidden, query) = (config.hidden_size, config.query_size());
-        let bf16s = hidden + (query + 2 * config.kv_size()) + query + 3 * config.intermediate_size;
-        let for_tokens = tokens * (4 * hidden + 2 * bf16s);
-        let for_rows = rows * 4 * hidden + 4 * self.logits_rows * config.vocab_size;
-        let rope = 4 * self.max_context * config.head_dim;
-        let widened = 2 * widened_len(config, self.products());
-        for_tokens + for_rows + rope + widened
-    }
+/// Which of the streams, and how many tokens of it.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    Tokens(usize),
+    Rows(usize),
+}
 
-    /// Weights of what element are multiplied with how many rows at most.
-    fn products(&self) -> (WeightElement, usize) {
-        (self.weights, self.num_tokens.max(self.logits_rows))
+impl Stream {
+    fn new(device: &Device, config: &LlamaConfig, num_tokens: usize) -> Result<Self> {
+        Ok(Self {
+            residual: device.zeros(num_tokens * config.hidden_size)?,
+            attended: device.zeros(num_tokens * config.query_size())?,
+        })
     }
 }
 
@@ -94,11 +87,10 @@ impl Network {
         let rope = rope_table(config, room.max_context);
         Ok(Self {
             products: Products::new(device, config, room.products())?,
-            residual: device.zeros(tokens * hidden)?,
-            last: device.zeros(rows * hidden)?,
+            tokens: Stream::new(device, config, tokens)?,
+            rows: Stream::new(device, config, rows)?,
             normed: device.zeros(tokens.max(rows) * hidden)?,
             qkv: device.zeros(tokens * (query + 2 * config.kv_size()))?,
-            attended: device.zeros(tokens * query)?,
             gate_up: device.zeros(tokens.max(rows) * 2 * config.intermediate_size)?,
             activated: device.zeros(tokens.max(rows) * config.intermediate_size)?,
             logits: device.zeros(room.logits_rows * config.vocab_size)?,
@@ -138,17 +130,51 @@ impl Network {
         let hidden = self.config.hidden_size;
         let num_tokens = inputs.token_ids.len();
         let (embed, ids) = (arena.embed(), &inputs.token_ids);
-        let mut x = self.residual.slice_mut(..num_tokens * hidden);
+        let mut x = self.tokens.residual.slice_mut(..num_tokens * hidden);
         cuda::embedding(&self.device, &embed, ids, &mut x, hidden)?;
-        for index in 0..self.config.num_hidden_layers {
+        let last = self.config.num_hidden_layers - 1;
+        for index in 0..last {
             let layer = arena.layer(index);
             self.attend(&layer, kv_cache, (index, inputs))?;
-            self.feed_forward(&layer, num_tokens)?;
+            self.finish(&layer, Over::Tokens(num_tokens))?;
         }
-        let x = self.residual.slice(..num_tokens * hidden);
-        let mut last = self.last.slice_mut(..inputs.rows.len() * hidden);
-        cuda::gather_rows(&self.device, &x, &inputs.rows, &mut last, hidden)?;
-        Ok(())
+        let layer = arena.layer(last);
+        self.attend(&layer, kv_cache, (last, inputs))?;
+        let num_rows = inputs.rows.len();
+        if num_rows < num_tokens {
+            self.take_attended(inputs)?;
+            self.take_residual(inputs)?;
+            self.finish(&layer, Over::Rows(num_rows))
+        } else {
+            self.finish(&layer, Over::Tokens(num_tokens))?;
+            self.take_residual(inputs)
+        }
+    }
+
+    fn take_residual(&mut self, inputs: &Inputs<'_>) -> Result<()> {
+        let (rows, width) = (&inputs.rows, self.config.hidden_size);
+        let from = self.tokens.residual.slice(..inputs.token_ids.len() * width);
+        let mut to = self.rows.residual.slice_mut(..rows.len() * width);
+        Ok(cuda::gather_rows(
+            &self.device,
+            &from,
+            rows,
+            &mut to,
+            width,
+        )?)
+    }
+
+    fn take_attended(&mut self, inputs: &Inputs<'_>) -> Result<()> {
+        let (rows, width) = (&inputs.rows, self.config.query_size());
+        let from = self.tokens.attended.slice(..inputs.token_ids.len() * width);
+        let mut to = self.rows.attended.slice_mut(..rows.len() * width);
+        Ok(cuda::gather_rows(
+            &self.device,
+            &from,
+            rows,
+            &mut to,
+            width,
+        )?)
     }
 
     /// Runs a small step by itself and brings the logits of its rows back. `[R, V]`
@@ -174,7 +200,10 @@ impl Network {
     pub fn logits(&mut self, arena: &Arena, rows: Range<usize>) -> Result<CudaViewMut<'_, f32>> {
         let hidden = self.config.hidden_size;
         let num_values = rows.len() * hidden;
-        let last = self.last.slice(rows.start * hidden..rows.end * hidden);
+        let last = self
+            .rows
+            .residual
+            .slice(rows.start * hidden..rows.end * hidden);
         let mut normed = self.normed.slice_mut(..num_values);
         let eps = self.config.rms_norm_eps as f32;
         cuda::rms_norm(&self.device, &last, &arena.norm(), &mut normed, eps)?;
@@ -186,7 +215,7 @@ impl Network {
         Ok(self.logits.slice_mut(..num_logits))
     }
 
-    /// `x += attention(norm(x)) · oᵀ`
+    /// `attention(norm(x))`
     fn attend(
         &mut self,
         layer: &Layer<'_>,
@@ -195,7 +224,10 @@ impl Network {
     ) -> Result<()> {
         let num_tokens = inputs.token_ids.len();
         let (hidden, query) = (self.config.hidden_size, self.config.query_size());
-        self.normalize(&layer.input_norm, num_tokens)?;
+        let x = self.tokens.residual.slice(..num_tokens * hidden);
+        let mut normed = self.normed.slice_mut(..num_tokens * hidden);
+        let eps = self.config.rms_norm_eps as f32;
+        cuda::rms_norm(&self.device, &x, &layer.input_norm, &mut normed, eps)?;
         let width = query + 2 * self.config.kv_size();
         let normed = self.normed.slice(..num_tokens * hidden);
         let mut qkv = self.qkv.slice_mut(..num_tokens * width);
@@ -204,16 +236,12 @@ impl Network {
         let block_size = kv_cache.shape().block_size;
         match kv_cache.layer_mut(index) {
             KvLayer::Bf16 { keys, values } => {
-                self.attend_cached((keys, values), block_size, inputs)?;
+                self.attend_cached((keys, values), block_size, inputs)
             }
             KvLayer::E4m3 { keys, values } => {
-                self.attend_cached((keys, values), block_size, inputs)?;
+                self.attend_cached((keys, values), block_size, inputs)
             }
         }
-        let attended = self.attended.slice(..num_tokens * query);
-        let mut x = self.residual.slice_mut(..num_tokens * hidden);
-        let to = (&mut x, Sum::Add);
-        self.products.multiply(&attended, &layer.o, to, query)
     }
 
     /// From q, k and v to what attention makes of them, by way of the cache.
@@ -273,7 +301,10 @@ impl Network {
             context_len: &inputs.context_lens.slice(..count),
             block_tables: &inputs.block_tables.slice(..count * table_len),
         };
-        let mut out = self.attended.slice_mut(..count * self.config.query_size());
+        let mut out = self
+            .tokens
+            .attended
+            .slice_mut(..count * self.config.query_size());
         let to = (&mut out, &mut self.scratch.as_view_mut());
         Ok(cuda::paged_decode(&self.device, queries, cache, heads, to)?)
     }
@@ -302,6 +333,7 @@ impl Network {
             block_tables: &inputs.block_tables.slice(first * table_len..),
         };
         let mut out = self
+            .tokens
             .attended
             .slice_mut(..num_tokens * self.config.query_size());
         let to = (&inputs.tiles, &mut out);
@@ -314,10 +346,23 @@ impl Network {
         )?)
     }
 
-    /// `x += mlp(norm(x))`
-    fn feed_forward(&mut self, layer: &Layer<'_>, num_tokens: usize) -> Result<()> {
-        let (hidden, mlp) = (self.config.hidden_size, self.config.intermediate_size);
-        self.normalize(&layer.post_norm, num_tokens)?;
+    /// What a layer does after attention: `x += attended · oᵀ`, `x += mlp(norm(x))`
+    fn finish(&mut self, layer: &Layer<'_>, over: Over) -> Result<()> {
+        let (stream, num_tokens) = match over {
+            Over::Tokens(count) => (&mut self.tokens, count),
+            Over::Rows(count) => (&mut self.rows, count),
+        };
+        let (hidden, query) = (self.config.hidden_size, self.config.query_size());
+        let mlp = self.config.intermediate_size;
+        let attended = stream.attended.slice(..num_tokens * query);
+        let mut x = stream.residual.slice_mut(..num_tokens * hidden);
+        let to = (&mut x, Sum::Add);
+        self.products.multiply(&attended, &layer.o, to, query)?;
+
+        let x = stream.residual.slice(..num_tokens * hidden);
+        let mut normed = self.normed.slice_mut(..num_tokens * hidden);
+        let eps = self.config.rms_norm_eps as f32;
+        cuda::rms_norm(&self.device, &x, &layer.post_norm, &mut normed, eps)?;
         let normed = self.normed.slice(..num_tokens * hidden);
         let mut gate_up = self.gate_up.slice_mut(..num_tokens * 2 * mlp);
         let to = (&mut gate_up, Sum::Overwrite);
@@ -327,18 +372,9 @@ impl Network {
         let mut activated = self.activated.slice_mut(..num_tokens * mlp);
         cuda::swiglu(&self.device, &gate_up, &mut activated, mlp)?;
         let activated = self.activated.slice(..num_tokens * mlp);
-        let mut x = self.residual.slice_mut(..num_tokens * hidden);
+        let mut x = stream.residual.slice_mut(..num_tokens * hidden);
         let to = (&mut x, Sum::Add);
         self.products.multiply(&activated, &layer.down, to, mlp)
-    }
-
-    /// The residual stream through RMSNorm, ready to be multiplied.
-    fn normalize(&mut self, weight: &CudaView<'_, f32>, num_tokens: usize) -> Result<()> {
-        let num_values = num_tokens * self.config.hidden_size;
-        let x = self.residual.slice(..num_values);
-        let mut normed = self.normed.slice_mut(..num_values);
-        let eps = self.config.rms_norm_eps as f32;
-        Ok(cuda::rms_norm(&self.device, &x, weight, &mut normed, eps)?)
     }
 }
 
