@@ -47,6 +47,11 @@ class Shape:
         return self.num_layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
+    def num_last(self):
+        """Of these, what the last layer needs only for the tokens whose logits are wanted: all but keys and values."""
+        return self.hidden * self.head_dim * 2 * self.num_heads + 3 * self.hidden * self.intermediate
+
+    @property
     def num_head(self):
         """Of the output head, which is the embedding, too."""
         return self.vocab * self.hidden
@@ -116,10 +121,11 @@ def decode_floor(shape, ceilings, batch, context, weight_bytes=BYTES):
 
 
 def prefill_floor(shape, ceilings, lengths, weight_bytes=BYTES):
-    """All tokens of prompts with these lengths; the head only for the last of each."""
+    """All tokens of prompts with these lengths; the head and the end of the last layer only for the last of each."""
     tokens = sum(lengths)
-    flops = 2.0 * (shape.num_body * tokens + shape.num_head * len(lengths))
-    flops += shape.attention_flops(sum(length * (length + 1) / 2 for length in lengths))
+    flops = 2.0 * ((shape.num_body - shape.num_last) * tokens + (shape.num_last + shape.num_head) * len(lengths))
+    pairs = sum(length * (length + 1) / 2 for length in lengths)
+    flops += shape.attention_flops((pairs * (shape.num_layers - 1) + tokens) / shape.num_layers)
     return ceilings.least(weight_bytes * shape.num_products + tokens * shape.kv_bytes, flops)
 
 
