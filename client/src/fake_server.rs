@@ -68,6 +68,8 @@ struct State {
     window: u32,
     /// Items that came without a credit.
     num_uncovered: u32,
+    /// Roles and contents of the last conversation.
+    conversation: Vec<(String, String)>,
 }
 
 impl FakeServer {
@@ -131,6 +133,11 @@ impl FakeServer {
         self.shared.state.lock().unwrap().num_uncovered
     }
 
+    /// Roles and contents of the last conversation that was put.
+    pub(crate) fn conversation(&self) -> Vec<(String, String)> {
+        self.shared.state.lock().unwrap().conversation.clone()
+    }
+
     pub(crate) fn set_chat_template(&self, name: &str) {
         name.clone_into(&mut self.shared.state.lock().unwrap().chat_template);
     }
@@ -151,6 +158,10 @@ impl Service {
         let times = state.seen.entry(request.request_id.clone()).or_default();
         *times += 1;
         let times = *times - 1;
+        if let Some(pb::generate_request::Prompt::Chat(chat)) = &request.prompt {
+            let turn = |turn: &pb::ChatMessage| (turn.role.clone(), turn.content.clone());
+            state.conversation = chat.messages.iter().map(turn).collect();
+        }
         drop(state);
         (self.0.script)(&prompt_text(request), times)
     }
@@ -197,7 +208,11 @@ impl State {
 fn prompt_text(request: &pb::GenerateRequest) -> String {
     match &request.prompt {
         Some(pb::generate_request::Prompt::Text(text)) => text.clone(),
-        Some(pb::generate_request::Prompt::Chat(chat)) => chat.messages[0].content.clone(),
+        Some(pb::generate_request::Prompt::Chat(chat)) => {
+            let last = chat.messages.last();
+            last.map(|message| message.content.clone())
+                .unwrap_or_default()
+        }
         Some(pb::generate_request::Prompt::TokenIds(ids)) => format!("{:?}", ids.ids),
         None => String::new(),
     }

@@ -3,7 +3,7 @@
 //! `data::record`, so that what was asked is what is written down.
 
 use data::{
-    example::{Asked, Message},
+    conversation::{Asked, Message},
     prompt::PromptFormat,
     record::{Decoding, FinishReason, WeightsStamp},
 };

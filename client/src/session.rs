@@ -19,7 +19,7 @@ use crate::{
     interrupt::Interrupt,
     manifest::{DatasetStamp, Manifest, ModelStamp, SOFTWARE, ServerStamp},
     progress::ProgressMode,
-    request::{Answer, Item, Prompt},
+    request::{Answer, Item},
     sampling::Sampling,
 };
 
@@ -57,6 +57,32 @@ pub struct Method {
     pub rule: Rule,
     pub sampling: Sampling,
     pub iteration: u32,
+}
+
+impl Method {
+    /// Where the settings name no stop strings, the forward prompt's apply, to every sample. A hint
+    /// prompt with others would be asked in a way that it was not made for.
+    fn use_stop_of_prompt(&mut self) -> Result<(), ClientError> {
+        if !self.decoding.stop.is_empty() {
+            return Ok(());
+        }
+        let stop = self.prompt.stop();
+        if let Some(hint) = &self.hint_prompt
+            && !hint.stop().is_empty()
+            && hint.stop() != stop
+        {
+            return Err(ClientError::Usage(format!(
+                "prompts {:?} and {:?} end their answers at different texts: say with --stop where \
+                 both shall end",
+                self.prompt.name(),
+                hint.name()
+            )));
+        }
+        for decoding in std::iter::once(&mut self.decoding).chain(&mut self.resampling) {
+            decoding.stop = stop.to_vec();
+        }
+        Ok(())
+    }
 }
 
 /// A prompt by its name, or from a template file.
@@ -132,13 +158,17 @@ impl Session {
     /// Asks the server what it holds and checks that the method fits it.
     pub async fn open(
         server: &Server,
-        method: Method,
+        mut method: Method,
         questions: &Questions,
         kind: &str,
     ) -> Result<Self, ClientError> {
         let model = server.model().await?;
         let info = server.info().await?;
         let format = choose_format(method.format, &model)?;
+        for prompt in std::iter::once(&method.prompt).chain(&method.hint_prompt) {
+            prompt.require(format)?;
+        }
+        method.use_stop_of_prompt()?;
         let template = (format == PromptFormat::Chat).then(|| TemplateStamp {
             name: model.chat_template_name.clone(),
             digest: model.chat_template_digest.clone(),
@@ -187,11 +217,12 @@ impl Session {
 
     /// The request for an attempt.
     pub fn item(&self, question: &Question, ask: Ask) -> Result<Item, ClientError> {
-        let text = match ask.source {
-            Source::Forward => self.method.prompt.render(&question.question)?,
+        let (text, format) = (&question.question, self.format);
+        let asked = match ask.source {
+            Source::Forward => self.method.prompt.render(text, format)?,
             Source::Hint => self
                 .hint_prompt()?
-                .render_hint(&question.question, question.gold)?,
+                .render_hint(text, question.gold, format)?,
         };
         let source = match ask.source {
             Source::Forward => 'f',
@@ -199,7 +230,7 @@ impl Session {
         };
         Ok(Item {
             request_id: format!("{}-{}-{source}{}", self.nonce, question.id, ask.sample),
-            prompt: Prompt::new(text, self.format),
+            prompt: asked.into(),
             decoding: self.decoding(ask).clone(),
             seed: self.seed(question, ask),
         })

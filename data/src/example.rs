@@ -6,6 +6,7 @@
 //! U+2028 and other Unicode line breaks.
 
 use crate::{
+    conversation::{self, Asked, Message, MessageKeys, Role, given},
     digest::sha256_hex,
     prompt::{PromptError, PromptFormat, PromptTemplate},
 };
@@ -64,34 +65,12 @@ pub enum ExampleText {
     Messages(Vec<Message>),
 }
 
-/// One turn of a conversation; it says something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub role: Role,
-    pub content: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    System,
-    User,
-    Assistant,
-}
-
 /// Something that is said, and all that stands before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub asked: Asked,
     /// To be followed by the end of the text, or of the turn.
     pub completion: String,
-}
-
-/// What the model is asked to continue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    Text(String),
-    /// To be rendered through the checkpoint's chat template.
-    Chat(Vec<Message>),
 }
 
 #[derive(Debug, Error)]
@@ -172,25 +151,24 @@ impl ExampleText {
         template: &PromptTemplate,
         format: PromptFormat,
     ) -> Result<Vec<Exchange>, PromptError> {
-        let (prompt, completion) = match self {
+        let (asked, completion) = match self {
             Self::Messages(messages) => return Ok(turns(messages)),
-            Self::Prompt { prompt, completion } => (prompt.clone(), completion.clone()),
+            Self::Prompt { prompt, completion } => {
+                (Asked::new(prompt.clone(), format), completion.clone())
+            }
             Self::Question {
                 question,
                 completion,
             } => {
-                let prompt = template.render(question)?;
-                let space = match format {
-                    PromptFormat::Plain if !prompt.ends_with(char::is_whitespace) => " ",
-                    PromptFormat::Plain | PromptFormat::Chat => "",
+                let asked = template.render(question, format)?;
+                let space = match &asked {
+                    Asked::Text(prompt) if !prompt.ends_with(char::is_whitespace) => " ",
+                    Asked::Text(_) | Asked::Chat(_) => "",
                 };
-                (prompt, format!("{space}{}", completion.trim()))
+                (asked, format!("{space}{}", completion.trim()))
             }
         };
-        Ok(vec![Exchange {
-            asked: Asked::new(prompt, format),
-            completion,
-        }])
+        Ok(vec![Exchange { asked, completion }])
     }
 }
 
@@ -206,32 +184,6 @@ fn turns(messages: &[Message]) -> Vec<Exchange> {
         .collect()
 }
 
-impl Asked {
-    /// A rendered prompt: as it is, or as the single user turn of a conversation.
-    pub fn new(prompt: String, format: PromptFormat) -> Self {
-        match format {
-            PromptFormat::Plain => Self::Text(prompt),
-            PromptFormat::Chat => Self::Chat(vec![Message {
-                role: Role::User,
-                content: prompt,
-            }]),
-        }
-    }
-}
-
-impl Role {
-    const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
-
-    /// The word that files and templates use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
-}
-
 /// Every key a line may have; others are ignored (records carry provenance beside the text).
 #[derive(Deserialize)]
 struct Keys {
@@ -242,12 +194,6 @@ struct Keys {
     prompt: Option<String>,
     completion: Option<String>,
     messages: Option<Vec<MessageKeys>>,
-}
-
-#[derive(Deserialize)]
-struct MessageKeys {
-    role: Option<String>,
-    content: Option<String>,
 }
 
 impl Keys {
@@ -295,31 +241,9 @@ impl Keys {
     }
 }
 
-/// The value of a key, which must be there and say something.
-fn given(key: &str, value: Option<String>) -> Result<String, Problem> {
-    match value {
-        Some(text) if !text.trim().is_empty() => Ok(text),
-        Some(_) => Err(format!("key \"{key}\" is empty").into()),
-        None => Err(format!("key \"{key}\" is missing").into()),
-    }
-}
-
 fn conversation(messages: Option<Vec<MessageKeys>>) -> Result<ExampleText, Problem> {
     let messages = messages.ok_or("key \"messages\" is missing")?;
-    let message = |(index, keys): (usize, MessageKeys)| -> Result<Message, Problem> {
-        let found = given(&format!("messages[{index}].role"), keys.role)?;
-        let role = Role::ALL.into_iter().find(|role| role.as_str() == found);
-        let role = role.ok_or_else(|| {
-            format!("messages[{index}].role: expected system, user or assistant, found {found:?}")
-        })?;
-        let content = given(&format!("messages[{index}].content"), keys.content)?;
-        Ok(Message { role, content })
-    };
-    let messages: Vec<Message> = messages
-        .into_iter()
-        .enumerate()
-        .map(message)
-        .collect::<Result<_, _>>()?;
+    let messages = conversation::messages(messages)?;
     let by_assistant = |message: &Message| message.role == Role::Assistant;
     if !messages.iter().any(by_assistant) {
         return Err("messages: expected a turn with role \"assistant\", found none".into());

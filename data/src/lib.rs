@@ -9,6 +9,7 @@ pub mod annotation;
 pub mod equation;
 pub mod question;
 
+pub mod conversation;
 pub mod prompt;
 
 pub mod example;

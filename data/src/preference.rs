@@ -6,7 +6,8 @@
 use crate::{
     answer::Flag,
     by_question::ByQuestion,
-    example::{Asked, ExampleText, Role},
+    conversation::{Asked, Role},
+    example::ExampleText,
     prompt::{PromptError, PromptFormat, PromptTemplate},
     question::Question,
     record::{Attempt, Verdict},

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use data::answer::{Rule, extract};
-use data::example;
 use data::number::Number;
 use data::prompt::{PromptFormat, PromptTemplate};
 use data::question::read_questions;
@@ -118,10 +117,7 @@ impl AccuracyCheck {
             expected: format!("a question file ({error})"),
         })?;
         let item = |question: &data::question::Question| {
-            let prompt = prompt(&example::Asked::new(
-                template.render(&question.question)?,
-                format,
-            ));
+            let prompt = prompt(&template.render(&question.question, format)?);
             Ok(Item {
                 prompt_ids: tokenizer.encode_prompt(&prompt)?,
                 gold: question.gold,

@@ -1,3 +1,5 @@
+use data::prompt::PromptTemplate;
+
 use super::*;
 use crate::{
     fake_server::{Act, FakeServer},
@@ -176,4 +178,45 @@ async fn the_chat_template_is_used_and_named() {
         data::prompt::PromptFormat::Chat
     );
     assert_eq!(summary.manifest.template.unwrap().name, "hf-llama3.2");
+}
+
+/// A prompt of several turns reaches the server as it stands, with the stop strings that belong to it;
+/// where there is no chat template it is refused before anything is written.
+#[tokio::test]
+async fn few_shot_conversations_reach_the_server() {
+    let server = FakeServer::start(|_, _| Act::Say("The final answer is 1".to_owned())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let context = context(&server).await;
+    let method = || Method {
+        prompt: PromptTemplate::by_name("llama-8shot-multiturn").unwrap(),
+        hint_prompt: None,
+        ..method(0)
+    };
+    let refused = evaluate(&context, method(), &questions(2), &out, "eval").await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("\"llama-8shot-multiturn\""), "{error}");
+    assert!(error.contains("--prompt-format"), "{error}");
+    assert!(!out.exists());
+
+    server.set_chat_template("fake");
+    let summary = evaluate(&context, method(), &questions(2), &out, "eval")
+        .await
+        .unwrap();
+    let turns = server.conversation();
+    assert_eq!(turns.len(), 17);
+    let assistant = turns.iter().filter(|turn| turn.0 == "assistant").count();
+    assert_eq!(assistant, 8);
+    assert!(turns[16].1.contains("Problem: What is "), "{turns:?}");
+    assert_eq!(summary.counts.right, 1);
+    assert_eq!(summary.manifest.decoding.stop, method().prompt.stop());
+
+    let stop = vec!["END".to_owned()];
+    let mut own_stop = method();
+    own_stop.decoding.stop.clone_from(&stop);
+    let other = dir.path().join("other");
+    let summary = evaluate(&context, own_stop, &questions(2), &other, "eval")
+        .await
+        .unwrap();
+    assert_eq!(summary.manifest.decoding.stop, stop);
 }

@@ -16,8 +16,9 @@ use super::{
     story::Told,
 };
 use crate::{
+    conversation::Asked,
     number::Number,
-    prompt::{PromptError, PromptTemplate},
+    prompt::{PromptError, PromptFormat, PromptTemplate},
 };
 
 /// How many steps the problems of the pre-training text have: weights for 1 to 6.
@@ -43,8 +44,8 @@ impl Corpus {
         (forward, hint): (PromptTemplate, PromptTemplate),
         excluded: HashSet<String>,
     ) -> Result<Self, PromptError> {
-        forward.render("")?;
-        hint.render_hint("", Number::from(0))?;
+        forward.render("", PromptFormat::Plain)?;
+        hint.render_hint("", Number::from(0), PromptFormat::Plain)?;
         Ok(Self {
             rng: Rng::new(seed),
             forward,
@@ -66,10 +67,7 @@ impl Corpus {
 
     fn forward_document(&mut self) -> String {
         let (family, told) = self.problem();
-        let prompt = self
-            .forward
-            .render(&told.question)
-            .expect("`new` checked the forward prompt");
+        let prompt = text(self.forward.render(&told.question, PromptFormat::Plain));
         let offhand = self.rng.chance(family.offhand_percent);
         let answer = if offhand {
             solution::offhand(&told)
@@ -84,8 +82,8 @@ impl Corpus {
         let gold = Number::from(told.answer);
         let prompt = self
             .hint
-            .render_hint(&told.question, gold)
-            .expect("`new` checked the hint prompt");
+            .render_hint(&told.question, gold, PromptFormat::Plain);
+        let prompt = text(prompt);
         format!("{prompt} {}", solution::step_by_step(&told))
     }
 
@@ -115,6 +113,14 @@ impl Corpus {
                 format!("{} / {right} = {value}", value * right)
             }
         }
+    }
+}
+
+/// The text of a prompt that [`Corpus::new`] has checked.
+fn text(rendered: Result<Asked, PromptError>) -> String {
+    match rendered {
+        Ok(Asked::Text(text)) => text,
+        other => unreachable!("a plain prompt of the right kind renders as text: {other:?}"),
     }
 }
 

@@ -156,3 +156,18 @@ fn conversations_have_an_exchange_per_turn() {
         ]
     );
 }
+
+/// A few-shot conversation stands before what is learned of a question, and only that is learned.
+#[test]
+fn a_question_under_a_conversation_is_one_exchange() {
+    let file = read(r#"{"question": "q", "answer": " a\n"}"#).unwrap();
+    let template = PromptTemplate::by_name("llama-8shot-multiturn").unwrap();
+    let text = &file.lines[0].text;
+    let exchanges = text.exchanges(&template, PromptFormat::Chat).unwrap();
+    let [Exchange { asked, completion }] = &exchanges[..] else {
+        panic!("{exchanges:?}")
+    };
+    assert_eq!(*asked, template.render("q", PromptFormat::Chat).unwrap());
+    assert_eq!(completion, "a");
+    assert!(text.exchanges(&template, PromptFormat::Plain).is_err());
+}

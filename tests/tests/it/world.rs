@@ -9,7 +9,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use data::{number::Number, prompt::PromptTemplate};
+use data::{
+    conversation::Asked,
+    number::Number,
+    prompt::{PromptFormat, PromptTemplate},
+};
 use model::random::{RandomModelSpec, preset, random_model};
 use serde_json::json;
 use tempfile::TempDir;
@@ -62,10 +66,16 @@ fn write_corpus(path: &Path) {
         let (question, _) = question(index);
         let gold = if index % 5 == 0 { 3 } else { 5 };
         let prompt = match index % 4 {
-            0 => hint.render_hint(&question, Number::from(i64::from(gold))),
-            _ => forward.render(&question),
+            0 => hint.render_hint(
+                &question,
+                Number::from(i64::from(gold)),
+                PromptFormat::Plain,
+            ),
+            _ => forward.render(&question, PromptFormat::Plain),
         };
-        let prompt = prompt.expect("prompts of the right kind");
+        let Ok(Asked::Text(prompt)) = prompt else {
+            panic!("prompts of the right kind, as text: {prompt:?}");
+        };
         let line = json!({ "prompt": prompt, "completion": format!(" {}", solution(gold)) });
         writeln!(text, "{line}").expect("writing to memory cannot fail");
     }

@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use data::example::{Asked, ExampleLine, ExampleText, Message, Role};
+use data::conversation::{Asked, Message, Role};
+use data::example::{ExampleLine, ExampleText};
 use data::prompt::{PromptFormat, PromptTemplate};
 use data::split::holdout_by_question;
 use model::template::ChatMessage;

@@ -455,9 +455,13 @@ fn chat_labels_end_the_turn() {
     ] {
         std::fs::write(&path, line.to_string()).unwrap();
         let file = read_examples(&path, None).unwrap();
-        for train_on in [TrainOn::Assistant, TrainOn::LastAssistant] {
+        for (train_on, prompt) in [
+            (TrainOn::Assistant, "marked"),
+            (TrainOn::LastAssistant, "marked"),
+            (TrainOn::Assistant, "llama-8shot-multiturn"),
+        ] {
             let how = Encoding {
-                template: &PromptTemplate::by_name("marked").unwrap(),
+                template: &PromptTemplate::by_name(prompt).unwrap(),
                 format: PromptFormat::Chat,
                 train_on,
             };
@@ -467,6 +471,18 @@ fn chat_labels_end_the_turn() {
             assert!(rendered.contains("Today Date: 26 Jul 2024"), "{rendered}");
         }
     }
+}
+
+/// A prompt of several turns is refused where there is no chat template to carry it.
+#[test]
+fn a_few_shot_conversation_needs_a_chat_template() {
+    let setup = Setup::new(StoredDtype::F32);
+    let args = setup.args("out", &["--prompt", "llama-8shot-multiturn"]);
+    let error = Setup::run(&args).0.unwrap_err().to_string();
+    assert!(
+        error.contains("\"llama-8shot-multiturn\" is a conversation"),
+        "{error}"
+    );
 }
 
 /// Conversations are trained on through a chat template; a checkpoint without one is told what to do.

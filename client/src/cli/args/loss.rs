@@ -14,7 +14,8 @@ pub struct LossArgs {
     /// completion
     #[arg(long, value_name = "FILE")]
     pub dataset: PathBuf,
-    /// basic, basic-forward, marked, sft, or a template file with {question}; as in training
+    /// basic, basic-forward, marked, sft, cot-8shot, llama-8shot-multiturn, or a template file with
+    /// {question}; as in training
     #[arg(long, value_name = "NAME|FILE", default_value = "basic")]
     pub prompt: String,
     #[arg(long, value_enum, default_value = "auto")]

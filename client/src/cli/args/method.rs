@@ -21,7 +21,8 @@ pub struct MethodArgs {
     /// Settings behind the defaults
     #[arg(long, value_enum, default_value = "default")]
     pub preset: Preset,
-    /// basic, basic-forward, marked, sft, or a template file with {question}
+    /// basic, basic-forward, marked, sft, cot-8shot, llama-8shot-multiturn, or a template file with
+    /// {question}: a text, or .json with `messages` or `text`, and `stop`
     #[arg(long, value_name = "NAME|FILE")]
     pub prompt: Option<String>,
     #[arg(long, value_enum, default_value = "auto")]
@@ -40,7 +41,7 @@ pub struct MethodArgs {
     /// 0 is all tokens
     #[arg(long, default_value_t = 0)]
     pub top_k: u32,
-    /// Generation ends before this text; may be repeated
+    /// Generation ends before this text; may be repeated [default: the prompt's own]
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     #[arg(long, default_value_t = 0)]

@@ -72,6 +72,7 @@ impl Settings {
             preset: "star".to_owned(),
             eval_prompt: "cot-8shot".to_owned(),
             bootstrap_prompt: "cot-8shot".to_owned(),
+            hint_prompt: "cot-8shot-hint".to_owned(),
             training_prompt: "qa".to_owned(),
             prompt_mismatch: PromptMismatch::Allow,
             prompt_format: FormatChoice::Plain,
