@@ -9,25 +9,30 @@ use std::path::{Path, PathBuf};
 use data::{
     question::Question,
     record::{Attempt, Source},
-    select::{Outcome, Policy, Selection, select},
+    select::{Outcome, Policy, select},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collect::{AttemptStore, Plan, collect},
+    collect::{AttemptStore, Plan},
     error::ClientError,
     eval::{Classes, SUMMARY_FILE, Work},
     files,
     manifest::Manifest,
+    preflight::{can_use, collect_after_look},
     sampling::Sampling,
+    select::{
+        FateCount, OutcomeCount, attempt_equation, fate_counts, hint_share, outcome_counts,
+        question_equation,
+    },
     session::{Ask, Context, Method, Questions, Session},
 };
 
 /// The accepted rationales, in the reference report's format.
 pub const ACCEPTED_FILE: &str = "accepted.jsonl";
 
-/// Below this share of forward answers that end by themselves and hold a marked answer, the set
-/// mostly measures the prompt; the user is told.
+/// Below this share of forward answers that end by themselves and hold an answer that the rule finds,
+/// the set mostly measures the prompt; the user is told.
 const LOW_EXTRACTION_RATE: f64 = 0.9;
 
 /// Forward samples until one will do, then hint attempts until one will do.
@@ -43,11 +48,19 @@ impl Plan for BootstrapPlan {
             return missing;
         }
         // The filter itself says whether a question needs more, so the two cannot disagree.
-        let is_settled = !select(std::slice::from_ref(question), attempts, &self.policy)
-            .accepted
-            .is_empty();
-        let next_try = || self.sampling.next_try(attempts);
-        (!is_settled).then(next_try).flatten().into_iter().collect()
+        let selection = select(std::slice::from_ref(question), attempts, &self.policy);
+        let is_settled = !selection.accepted.is_empty();
+        // A question that was right, if too rarely, is not given away.
+        let hints_help = !selection.outcomes.contains_key(&Outcome::TooFewRight);
+        let next_try = self.sampling.next_try(attempts);
+        next_try
+            .filter(|ask| !is_settled && (ask.source == Source::Forward || hints_help))
+            .into_iter()
+            .collect()
+    }
+
+    fn can_use(&self, attempt: &Attempt) -> bool {
+        can_use(attempt, self.policy.fallback)
     }
 }
 
@@ -60,6 +73,9 @@ pub struct BootstrapSummary {
     pub num_accepted: u64,
     /// Where every question went; sums to `num_questions`.
     pub outcomes: Vec<OutcomeCount>,
+    /// Where every attempt went; sums to the attempts.
+    #[serde(default)]
+    pub attempts: Vec<FateCount>,
     pub forward: Classes,
     pub hint: Classes,
     /// Hint rationales over accepted ones.
@@ -67,13 +83,6 @@ pub struct BootstrapSummary {
     pub accepted_path: PathBuf,
     pub accepted_sha256: String,
     pub work: Work,
-}
-
-/// How many questions ended so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutcomeCount {
-    pub outcome: Outcome,
-    pub questions: u64,
 }
 
 /// Bootstraps with the weights that the server holds; writes manifest, attempts, accepted set and
@@ -96,11 +105,11 @@ pub async fn bootstrap(
         },
     };
     let labelled = ("bootstrap", &plan);
-    let collected = collect(context, &session, questions, &mut store, labelled).await?;
+    let collected = collect_after_look(context, &session, questions, &mut store, labelled).await?;
     let attempts = store.all(&questions.list);
     let selection = select(&questions.list, &attempts, &policy);
     let accepted_path = out.join(ACCEPTED_FILE);
-    let bytes = to_jsonl(&selection, &accepted_path)?;
+    let bytes = files::to_jsonl(&selection.accepted, &accepted_path)?;
     files::write_atomic(&accepted_path, &bytes)?;
     let of = |source: Source| {
         Classes::count(
@@ -114,6 +123,7 @@ pub async fn bootstrap(
         num_questions: questions.list.len() as u64,
         num_accepted: selection.accepted.len() as u64,
         outcomes: outcome_counts(&selection),
+        attempts: fate_counts(&selection),
         forward: of(Source::Forward),
         hint: of(Source::Hint),
         hint_share: hint_share(&selection),
@@ -126,68 +136,17 @@ pub async fn bootstrap(
     Ok(summary)
 }
 
-fn to_jsonl(selection: &Selection, path: &Path) -> Result<Vec<u8>, ClientError> {
-    let mut bytes = Vec::new();
-    for record in &selection.accepted {
-        serde_json::to_writer(&mut bytes, record).map_err(|cause| ClientError::BadFile {
-            path: path.to_owned(),
-            problem: format!("a record cannot be written as JSON: {cause}"),
-        })?;
-        bytes.push(b'\n');
-    }
-    Ok(bytes)
-}
-
-fn outcome_counts(selection: &Selection) -> Vec<OutcomeCount> {
-    let count = |(&outcome, &questions)| OutcomeCount {
-        outcome,
-        questions: questions as u64,
-    };
-    selection.outcomes.iter().map(count).collect()
-}
-
-fn hint_share(selection: &Selection) -> f64 {
-    let hints = selection
-        .accepted
-        .iter()
-        .filter(|record| record.source == Some(Source::Hint))
-        .count();
-    hints as f64 / selection.accepted.len().max(1) as f64
-}
-
-/// An outcome in words.
-pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::AcceptedForward => "accepted (forward)",
-        Outcome::AcceptedHint => "accepted (hint)",
-        Outcome::HintShare => "over the hint share",
-        Outcome::TooFewRight => "right too rarely",
-        Outcome::Leaked => "leans on the hint",
-        Outcome::FalseEquation => "false equation",
-        Outcome::Fallback => "right without a marked answer",
-        Outcome::Wrong => "wrong",
-        Outcome::Truncated => "truncated",
-        Outcome::NoAnswer => "no answer found",
-        Outcome::NotAttempted => "not attempted",
-    }
-}
-
 impl BootstrapSummary {
     /// `7473 questions = 2310 accepted (forward) + …`
     pub fn equation(&self) -> String {
-        let parts = self
-            .outcomes
-            .iter()
-            .map(|count| format!("{} {}", count.questions, outcome_name(count.outcome)));
-        let parts: Vec<String> = parts.collect();
-        format!("{} questions = {}", self.num_questions, parts.join(" + "))
+        question_equation(&self.outcomes)
     }
 
     /// Something the user should see before training on the set.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let usable = self.forward.right + self.forward.wrong;
-        let rate = usable as f64 / self.forward.questions.max(1) as f64;
+        let rate = usable as f64 / self.forward.attempts.max(1) as f64;
         if rate < LOW_EXTRACTION_RATE {
             warnings.push(format!(
                 "only {:.1} % of forward answers ended by themselves with an answer that rule {} \
@@ -207,7 +166,7 @@ impl BootstrapSummary {
         let classes = |classes: &Classes| {
             format!(
                 "{} made = {} right + {} wrong + {} no answer + {} truncated",
-                classes.questions,
+                classes.attempts,
                 classes.right,
                 classes.wrong,
                 classes.no_answer,
@@ -215,7 +174,8 @@ impl BootstrapSummary {
             )
         };
         let mut lines = vec![
-            format!("counts       {}", self.equation()),
+            format!("questions    {}", self.equation()),
+            format!("attempts     {}", attempt_equation(&self.attempts)),
             format!(
                 "accepted     {} records, {:.1} % of them after a hint -> {}",
                 self.num_accepted,

@@ -4,8 +4,10 @@
 mod args;
 mod bench;
 mod commands;
+mod dataset;
 #[cfg(feature = "embedded")]
 mod experiment;
+mod policy;
 mod resolve;
 #[cfg(feature = "embedded")]
 mod settings;

@@ -124,11 +124,30 @@ pub struct Collected {
     pub counts: BulkCounts,
 }
 
+impl Collected {
+    /// This and what the same run did afterwards.
+    #[must_use]
+    pub(crate) fn followed_by(self, later: Self) -> Self {
+        Self {
+            num_made: self.num_made + later.num_made,
+            num_resumed: self.num_resumed,
+            num_generated_tokens: self.num_generated_tokens + later.num_generated_tokens,
+            elapsed: self.elapsed + later.elapsed,
+            counts: self.counts + later.counts,
+        }
+    }
+}
+
 /// Says what to ask next about a question.
 pub trait Plan {
     /// The asks that need not wait for another, given the attempts so far; asks under way may be
     /// among them. Empty when nothing is left to be made.
     fn next(&self, question: &Question, attempts: &[Attempt]) -> Vec<Ask>;
+
+    /// Whether an answer, right or wrong, is one that this plan can work with.
+    fn can_use(&self, attempt: &Attempt) -> bool {
+        matches!(attempt.verdict, Verdict::Right | Verdict::Wrong)
+    }
 }
 
 /// Makes every attempt that the plan asks for.

@@ -52,8 +52,8 @@ pub enum ClientError {
     )]
     WeightsChanged { expected: String, found: String },
     #[error(
-        "{path} holds a run with another {field}: expected {expected}, found {found}. Choose \
-         another --out, or use the settings it was started with"
+        "{path} holds a run with another {field}: it has {expected}, this command asks for {found}. \
+         Choose another --out, or use the settings it was started with"
     )]
     OtherSettings {
         path: PathBuf,
@@ -77,8 +77,15 @@ pub enum ClientError {
     Prompt(#[from] data::prompt::PromptError),
     #[error(transparent)]
     Log(#[from] data::append_log::LogError),
-    #[error("these two runs cannot be compared: {0}. --force compares them all the same")]
+    #[error("{0}")]
+    Preflight(String),
+    #[error("these two runs cannot be compared: {0}")]
     NotComparable(String),
+    #[error(
+        "these two runs cannot be compared: they differ in {0}. --force compares them all the \
+         same, where both answer the same questions"
+    )]
+    OtherMethod(String),
     #[error("{count} of {total} requests failed, the first with {code}: {message}")]
     BenchFailed {
         count: usize,

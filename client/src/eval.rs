@@ -1,10 +1,14 @@
-//! Evaluation: every question once, judged by every rule side by side, with intervals and counts
-//! that close. A cut answer is its own class, whatever it contains.
+//! Evaluation: every question once, or several times, judged by every rule side by side, with
+//! intervals and counts that close. A cut answer is its own class, whatever it contains.
 
-use std::path::Path;
+mod samples;
+mod text;
+
+use std::{collections::HashSet, path::Path};
 
 use data::{
     answer::{Rule, extract_all},
+    append_log::read_log,
     question::Question,
     record::{Attempt, Verdict},
     stats::{Interval, percentile, wilson},
@@ -12,14 +16,17 @@ use data::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collect::{AttemptStore, Collected, Plan, collect},
+    collect::{AttemptStore, Collected, Plan},
     error::ClientError,
     files,
+    loss::{Examples, LossMethod, LossSummary, measure},
     manifest::Manifest,
-    report::plots::AccuracyBar,
+    preflight::collect_after_look,
     sampling::Sampling,
     session::{Ask, Context, Method, Questions, Session},
 };
+
+pub use samples::{Majority, PassAt, SampleScores};
 
 /// The result of an evaluation, beside its attempts.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -38,23 +45,32 @@ impl Plan for SamplesPlan {
 pub struct EvalSummary {
     pub manifest: Manifest,
     pub counts: Classes,
-    /// Right answers over questions, under the manifest's rule.
+    /// Right answers over answers, under the manifest's rule. With several samples this is the mean
+    /// over questions of each one's share.
     pub accuracy: f64,
-    /// Wilson's 95 % interval.
+    /// 95 %: Wilson's, or clustered by question where there are several samples.
     pub interval: Interval,
+    /// Only where there are several samples of each question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<SampleScores>,
+    /// Only where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossSummary>,
     /// All rules over the same outputs.
     pub rules: Vec<RuleScore>,
-    /// Outputs that the manifest's rule finds an answer in, cut ones included, over questions.
+    /// Outputs that the manifest's rule finds an answer in, cut ones included, over outputs.
     pub extraction_rate: f64,
     pub truncation_rate: f64,
     pub tokens: TokenCounts,
     pub work: Work,
 }
 
-/// Where every question went; the four classes sum to `questions`.
+/// Where every answer went; the four classes sum to their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Classes {
-    pub questions: u64,
+    /// As many as questions only where each was asked once. The alias is in older summaries.
+    #[serde(alias = "questions")]
+    pub attempts: u64,
     pub right: u64,
     pub wrong: u64,
     pub no_answer: u64,
@@ -138,17 +154,60 @@ pub async fn evaluate_session(
 ) -> Result<EvalSummary, ClientError> {
     let mut store = AttemptStore::open(out, session.manifest())?;
     let plan = (label, &SamplesPlan(session.method().sampling));
-    let collected = collect(context, session, questions, &mut store, plan).await?;
+    let collected = collect_after_look(context, session, questions, &mut store, plan).await?;
     let attempts = store.all(&questions.list);
-    let summary = summarize(session.manifest().clone(), &attempts, Work::from(collected));
+    let path = out.join(SUMMARY_FILE);
+    let summary = EvalSummary {
+        loss: earlier_loss(&path, session.manifest()),
+        ..summarize(session.manifest().clone(), &attempts, Work::from(collected))
+    };
+    files::write_json(&path, &summary)?;
+    Ok(summary)
+}
+
+/// A loss that an earlier invocation measured under the same weights stays in the result. A summary
+/// that cannot be read is made again, without one.
+fn earlier_loss(path: &Path, manifest: &Manifest) -> Option<LossSummary> {
+    let earlier = files::read_json::<EvalSummary>(path).ok()??;
+    earlier
+        .loss
+        .filter(|loss| loss.weights.digest == manifest.weights.digest)
+}
+
+/// Measures the loss of the gold solutions under the same weights and adds it to the summary on disk.
+pub async fn add_loss(
+    context: &Context,
+    summary: EvalSummary,
+    (method, solutions): (&LossMethod, &Examples),
+    out: &Path,
+) -> Result<EvalSummary, ClientError> {
+    let loss = measure(context, method, solutions).await?;
+    let weights = &summary.manifest.weights;
+    if loss.weights.digest != weights.digest {
+        return Err(ClientError::WeightsChanged {
+            expected: weights.checkpoint.clone(),
+            found: loss.weights.checkpoint,
+        });
+    }
+    let summary = EvalSummary {
+        loss: Some(loss),
+        ..summary
+    };
     files::write_json(&out.join(SUMMARY_FILE), &summary)?;
     Ok(summary)
 }
 
-/// Judges attempts, one per question.
+/// Judges attempts; those of one question stand together.
 pub fn summarize(manifest: Manifest, attempts: &[Attempt], work: Work) -> EvalSummary {
+    let (samples, interval) = match manifest.sampling.samples {
+        0 | 1 => (None, None),
+        samples => {
+            let (scores, interval) = SampleScores::of(samples, attempts);
+            (Some(scores), Some(interval))
+        }
+    };
     let counts = Classes::count(attempts);
-    let share = |part: u64| part as f64 / counts.questions.max(1) as f64;
+    let share = |part: u64| part as f64 / counts.attempts.max(1) as f64;
     let rules = score_rules(attempts);
     let found = rules
         .iter()
@@ -156,7 +215,9 @@ pub fn summarize(manifest: Manifest, attempts: &[Attempt], work: Work) -> EvalSu
         .map_or(0, |it| it.found);
     EvalSummary {
         accuracy: share(counts.right),
-        interval: wilson(counts.right, counts.questions),
+        interval: interval.unwrap_or_else(|| wilson(counts.right, counts.attempts)),
+        samples,
+        loss: None,
         extraction_rate: share(found),
         truncation_rate: share(counts.truncated),
         rules,
@@ -172,7 +233,7 @@ impl Classes {
     pub fn count<'a>(attempts: impl IntoIterator<Item = &'a Attempt>) -> Self {
         let mut classes = Self::default();
         for attempt in attempts {
-            classes.questions += 1;
+            classes.attempts += 1;
             match attempt.verdict {
                 Verdict::Right => classes.right += 1,
                 Verdict::Wrong => classes.wrong += 1,
@@ -183,17 +244,17 @@ impl Classes {
         classes
     }
 
-    /// The counts as the sum that they are.
-    pub fn equation(&self) -> String {
+    /// The counts as the sum that they are; `what` was counted.
+    pub fn equation(&self, what: &str) -> String {
         let Self {
-            questions,
+            attempts,
             right,
             wrong,
             no_answer,
             truncated,
         } = self;
         format!(
-            "{questions} questions = {right} right + {wrong} wrong + {no_answer} no answer found + \
+            "{attempts} {what} = {right} right + {wrong} wrong + {no_answer} no answer found + \
              {truncated} truncated"
         )
     }
@@ -242,90 +303,12 @@ impl TokenCounts {
     }
 }
 
-impl EvalSummary {
-    /// `k/n = 31.2 % [27.3, 35.4]`
-    pub fn headline(&self) -> String {
-        format!(
-            "{}/{} = {:.2} % [{:.2}, {:.2}]",
-            self.counts.right,
-            self.counts.questions,
-            self.accuracy * 100.0,
-            self.interval.low * 100.0,
-            self.interval.high * 100.0
-        )
-    }
-
-    /// As a bar of the accuracy chart.
-    pub fn bar(&self, label: &str) -> AccuracyBar {
-        AccuracyBar {
-            label: label.to_owned(),
-            num_right: self.counts.right,
-            num_questions: self.counts.questions,
-            low: self.interval.low,
-            high: self.interval.high,
-        }
-    }
-
-    /// The result as a person reads it.
-    pub fn text(&self) -> String {
-        let manifest = &self.manifest;
-        let questions = self.counts.questions.max(1) as f64;
-        let percent = |count: u64| count as f64 * 100.0 / questions;
-        let mut lines = vec![
-            format!(
-                "accuracy     {}  (95 % Wilson; rule {}, prompt {}, {})",
-                self.headline(),
-                manifest.rule,
-                manifest.prompt.name,
-                manifest.prompt_format.as_str()
-            ),
-            format!("counts       {}", self.counts.equation()),
-            format!(
-                "extraction   {:.2} % of outputs hold an answer; truncation {:.2} % (limit {} tokens)",
-                self.extraction_rate * 100.0,
-                self.truncation_rate * 100.0,
-                manifest.decoding.max_tokens
-            ),
-            format!(
-                "tokens       median {:.0}, p90 {:.0}, p95 {:.0}, p99 {:.0}, max {}",
-                self.tokens.median,
-                self.tokens.p90,
-                self.tokens.p95,
-                self.tokens.p99,
-                self.tokens.max
-            ),
-            format!(
-                "weights      {} (version {}, {})",
-                manifest.weights.checkpoint,
-                manifest.weights.version,
-                short(&manifest.weights.digest)
-            ),
-            format!(
-                "work         {} answers in {:.1} s, {:.0} tokens/s; {} from an earlier run; {} \
-                 retries, {} resent",
-                self.work.num_made,
-                self.work.seconds,
-                self.work.generated_tokens_per_second,
-                self.work.num_resumed,
-                self.work.num_retries,
-                self.work.num_resent
-            ),
-            "rules side by side     right            right, cut ones too   answer found".to_owned(),
-        ];
-        for score in &self.rules {
-            lines.push(format!(
-                "  {:<12} {:>6} ({:>6.2} %)      {:>6} ({:>6.2} %)     {:>6} ({:>6.2} %)",
-                score.rule.name(),
-                score.right,
-                percent(score.right),
-                score.right_with_cut,
-                percent(score.right_with_cut),
-                score.found,
-                percent(score.found)
-            ));
-        }
-        lines.join("\n")
-    }
+/// The attempts of a log, each once: one that was logged twice is one attempt.
+pub(crate) fn read_attempts(path: &Path) -> Result<Vec<Attempt>, ClientError> {
+    let mut attempts = read_log::<Attempt>(path)?.records;
+    let mut keys = HashSet::new();
+    attempts.retain(|attempt| keys.insert(attempt.key()));
+    Ok(attempts)
 }
 
 /// The first characters of a digest, for people.

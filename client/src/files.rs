@@ -36,6 +36,15 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
     write().map_err(file_error("write", path))
 }
 
+/// [`write_atomic`], unless the file has these bytes already.
+#[cfg(feature = "embedded")]
+pub(crate) fn write_if_other(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
+    if fs::read(path).ok().as_deref() == Some(bytes) {
+        return Ok(());
+    }
+    write_atomic(path, bytes)
+}
+
 /// Writes pretty JSON with a final newline.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ClientError> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(|cause| ClientError::BadFile {
@@ -44,6 +53,19 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ClientErro
     })?;
     bytes.push(b'\n');
     write_atomic(path, &bytes)
+}
+
+/// One JSON object a line; `path` only names the file in errors.
+pub fn to_jsonl<T: Serialize>(records: &[T], path: &Path) -> Result<Vec<u8>, ClientError> {
+    let mut bytes = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut bytes, record).map_err(|cause| ClientError::BadFile {
+            path: path.to_owned(),
+            problem: format!("a record cannot be written as JSON: {cause}"),
+        })?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 /// Reads JSON; `None` where there is no file.
@@ -63,7 +85,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ClientEr
 /// Reads JSON that must be there.
 pub fn require_json<T: DeserializeOwned>(path: &Path) -> Result<T, ClientError> {
     read_json(path)?
-        .ok_or_else(|| file_error("read", path)(std::io::Error::from(std::io::ErrorKind::NotFound)))
+        .ok_or_else(|| file_error("read", path)(std::io::Error::other("there is no such file")))
 }
 
 /// SHA-256 of a file's bytes, hexadecimal.

@@ -5,6 +5,7 @@
 //! broken stream is opened anew and every unanswered item goes out again under its own request id.
 
 mod backoff;
+mod counts;
 mod credits;
 mod link;
 
@@ -19,6 +20,7 @@ use tonic::Code;
 
 pub use backoff::Backoff;
 pub(crate) use backoff::splitmix64;
+pub use counts::BulkCounts;
 use credits::Credits;
 use link::{Link, Signal};
 
@@ -80,18 +82,6 @@ pub enum Outcome {
 pub struct Finished {
     pub request_id: String,
     pub outcome: Outcome,
-}
-
-/// What happened on the way; printed with the result, so that trouble is not hidden.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BulkCounts {
-    pub num_answered: u64,
-    pub num_failed: u64,
-    /// Items put off because the server refused them for now.
-    pub num_retries: u64,
-    /// Items sent again after a broken stream.
-    pub num_resent: u64,
-    pub num_streams: u64,
 }
 
 /// A bulk generation under way.

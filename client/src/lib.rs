@@ -2,7 +2,7 @@
 //! generation server.
 //!
 //! Reading order: `request` (the shared words), `connection` (the wire), `generate` (bulk
-//! generation), `session` and `collect` (from a question to an attempt on record), `eval` and
+//! generation), `dataset` (question files), `session` and `collect` (from a question to an attempt on record), `eval` and
 //! `bootstrap`, `run` (the experiment), `report`; `bench` stands alone. Only `connection` knows
 //! protobuf; only `cli` reads arguments and the environment.
 
@@ -18,10 +18,14 @@ pub mod generate;
 pub mod manifest;
 pub mod progress;
 
+pub mod dataset;
+
 pub mod sampling;
 pub mod session;
 
 pub mod collect;
+
+pub mod preflight;
 
 pub mod bootstrap;
 pub mod eval;
@@ -29,6 +33,7 @@ pub mod eval;
 pub mod compare;
 pub mod loss;
 pub mod score;
+pub mod select;
 
 pub mod report;
 

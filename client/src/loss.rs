@@ -14,7 +14,7 @@ use data::{
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-pub use examples::Examples;
+pub use examples::{Annotations, Examples};
 
 use crate::{
     connection::Server,
@@ -41,6 +41,9 @@ pub struct LossSummary {
     pub path: String,
     pub sha256: String,
     pub line_format: LineFormat,
+    /// What became of the calculator annotations of question-and-answer lines.
+    #[serde(default = "Annotations::kept")]
+    pub annotations: Annotations,
     pub prompt: String,
     pub prompt_digest: String,
     pub prompt_format: PromptFormat,
@@ -116,6 +119,7 @@ pub async fn measure(
         path: examples.path.clone(),
         sha256: examples.sha256.clone(),
         line_format: examples.format,
+        annotations: examples.annotations,
         prompt: method.prompt.name().to_owned(),
         prompt_digest: method.prompt.digest().to_owned(),
         prompt_format: format,
@@ -240,6 +244,20 @@ fn require_weights(expected: &WeightsStamp, found: &WeightsStamp) -> Result<(), 
 }
 
 impl LossSummary {
+    /// The result in one line, as an evaluation shows it.
+    pub fn line(&self) -> String {
+        format!(
+            "loss         {:.6} nats per token, perplexity {:.4} ({} of {} gold solutions, {} tokens; \
+             annotations: {})",
+            self.loss,
+            self.perplexity,
+            self.num_scored,
+            self.num_examples,
+            self.num_tokens,
+            self.annotations.as_str()
+        )
+    }
+
     /// The result as a person reads it.
     pub fn text(&self) -> String {
         let too_long = self.too_long.len();
@@ -249,8 +267,11 @@ impl LossSummary {
                 self.loss, self.perplexity
             ),
             format!(
-                "counts       {} examples = {} scored + {too_long} too long; {} tokens",
-                self.num_examples, self.num_scored, self.num_tokens
+                "counts       {} examples = {} scored + {too_long} too long; {} tokens; annotations: {}",
+                self.num_examples,
+                self.num_scored,
+                self.num_tokens,
+                self.annotations.as_str()
             ),
             format!(
                 "prompt       {}, {}",

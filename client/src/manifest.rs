@@ -49,9 +49,19 @@ pub struct DatasetStamp {
     pub path: String,
     /// Of the whole file.
     pub sha256: String,
-    /// Of the ids of the questions that were put, in order.
+    /// Of the ids and gold answers of the questions that were put, in order.
     pub selection_sha256: String,
     pub num_questions: u64,
+}
+
+impl DatasetStamp {
+    /// As a person tells two selections apart.
+    fn selection(&self) -> String {
+        format!(
+            "{} questions, {}",
+            self.num_questions, self.selection_sha256
+        )
+    }
 }
 
 /// The model behind the weights.
@@ -87,7 +97,7 @@ impl From<&ServerInfo> for ServerStamp {
 }
 
 /// A setting that differs between two runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     pub field: &'static str,
     pub left: String,
@@ -128,7 +138,7 @@ impl Manifest {
         vec![
             ("kind of run", self.kind.clone()),
             ("dataset", self.dataset.sha256.clone()),
-            ("choice of questions", self.dataset.selection_sha256.clone()),
+            ("choice of questions", self.dataset.selection()),
             ("prompt", prompt(&self.prompt)),
             (
                 "hint prompt",
@@ -147,6 +157,7 @@ impl Manifest {
             ("seed", self.seed.to_string()),
             ("extraction rule", self.rule.to_string()),
             ("samples", sampling.samples.to_string()),
+            ("extra samples", sampling.extra_samples.to_string()),
             ("forward samples", sampling.max_forward.to_string()),
             ("hint attempts", sampling.max_hints.to_string()),
             ("iteration", self.iteration.to_string()),

@@ -1,6 +1,8 @@
 //! One set of weights answering one question set: what is fixed meanwhile, how a question becomes a
 //! request and how an answer becomes an attempt on record.
 
+use std::path::Path;
+
 use data::{
     answer::{self, Rule},
     leak::find_leaks,
@@ -13,11 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     connection::{ModelInfo, Server, ServerInfo},
+    dataset::{self, Keys},
     error::ClientError,
     files::sha256_hex,
     generate::{BulkLimits, splitmix64},
     interrupt::Interrupt,
     manifest::{DatasetStamp, Manifest, ModelStamp, SOFTWARE, ServerStamp},
+    preflight::OnTrouble,
     progress::ProgressMode,
     request::{Answer, Item},
     sampling::Sampling,
@@ -30,6 +34,8 @@ pub struct Context {
     pub progress: ProgressMode,
     pub interrupt: Interrupt,
     pub limits: BulkLimits,
+    /// What happens where the first answers of a long run are not what they should be.
+    pub preflight: OnTrouble,
 }
 
 /// How the user wants prompts to reach the model.
@@ -60,35 +66,25 @@ pub struct Method {
 }
 
 impl Method {
-    /// Where the settings name no stop strings, the forward prompt's apply, to every sample. A hint
-    /// prompt with others would be asked in a way that it was not made for.
-    fn use_stop_of_prompt(&mut self) -> Result<(), ClientError> {
+    /// Where the settings name no stop strings, the forward prompt's apply; gives the hint prompt's
+    /// own, where it has some, for hint attempts.
+    fn use_stop_of_prompt(&mut self) -> Option<Vec<String>> {
         if !self.decoding.stop.is_empty() {
-            return Ok(());
+            return None;
         }
         let stop = self.prompt.stop();
-        if let Some(hint) = &self.hint_prompt
-            && !hint.stop().is_empty()
-            && hint.stop() != stop
-        {
-            return Err(ClientError::Usage(format!(
-                "prompts {:?} and {:?} end their answers at different texts: say with --stop where \
-                 both shall end",
-                self.prompt.name(),
-                hint.name()
-            )));
-        }
         for decoding in std::iter::once(&mut self.decoding).chain(&mut self.resampling) {
             decoding.stop = stop.to_vec();
         }
-        Ok(())
+        let hint_stop = self.hint_prompt.as_ref()?.stop();
+        (!hint_stop.is_empty()).then(|| hint_stop.to_vec())
     }
 }
 
 /// A prompt by its name, or from a template file.
 pub fn load_prompt(name_or_file: &str) -> Result<PromptTemplate, ClientError> {
     let is_name = PromptTemplate::names().any(|name| name == name_or_file);
-    let path = std::path::Path::new(name_or_file);
+    let path = Path::new(name_or_file);
     if !is_name && path.is_file() {
         return Ok(PromptTemplate::from_file(path)?);
     }
@@ -107,8 +103,13 @@ pub struct Questions {
 
 impl Questions {
     /// Reads a file and keeps the first `limit` questions.
-    pub fn read(path: &std::path::Path, limit: Option<usize>) -> Result<Self, ClientError> {
-        let set = data::question::read_questions(path)?;
+    pub fn read(path: &Path, limit: Option<usize>) -> Result<Self, ClientError> {
+        Self::read_keys(path, &Keys::default(), limit)
+    }
+
+    /// [`Questions::read`] from a file whose fields have other names.
+    pub fn read_keys(path: &Path, keys: &Keys, limit: Option<usize>) -> Result<Self, ClientError> {
+        let set = dataset::read(path, keys)?;
         let mut list = set.questions;
         list.truncate(limit.unwrap_or(usize::MAX));
         Ok(Self {
@@ -118,11 +119,21 @@ impl Questions {
         })
     }
 
+    /// The first `count` of them; still questions of the same file.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        Self {
+            path: self.path.clone(),
+            sha256: self.sha256.clone(),
+            list: self.list.iter().take(count).cloned().collect(),
+        }
+    }
+
     fn stamp(&self) -> DatasetStamp {
+        // With the gold answers: another field of the same file may hold others.
         let ids: String = self
             .list
             .iter()
-            .flat_map(|question| [question.id.as_str(), "\n"])
+            .map(|question| format!("{} {}\n", question.id, question.gold))
             .collect();
         DatasetStamp {
             path: self.path.clone(),
@@ -145,6 +156,8 @@ pub struct Ask {
 #[derive(Debug, Clone)]
 pub struct Session {
     method: Method,
+    /// Where hint attempts end, if not where the others do; the hint prompt's digest stands for it.
+    hint_stop: Option<Vec<String>>,
     format: PromptFormat,
     template: Option<TemplateStamp>,
     weights: WeightsStamp,
@@ -168,7 +181,7 @@ impl Session {
         for prompt in std::iter::once(&method.prompt).chain(&method.hint_prompt) {
             prompt.require(format)?;
         }
-        method.use_stop_of_prompt()?;
+        let hint_stop = method.use_stop_of_prompt();
         let template = (format == PromptFormat::Chat).then(|| TemplateStamp {
             name: model.chat_template_name.clone(),
             digest: model.chat_template_digest.clone(),
@@ -189,6 +202,7 @@ impl Session {
             nonce: nonce(),
             dataset_sha256: questions.sha256.clone(),
             method,
+            hint_stop,
         })
     }
 
@@ -231,7 +245,7 @@ impl Session {
         Ok(Item {
             request_id: format!("{}-{}-{source}{}", self.nonce, question.id, ask.sample),
             prompt: asked.into(),
-            decoding: self.decoding(ask).clone(),
+            decoding: self.decoding(ask),
             seed: self.seed(question, ask),
         })
     }
@@ -273,7 +287,7 @@ impl Session {
             weights: answer.weights,
             prompt: stamp(prompt),
             template: self.template.clone(),
-            decoding: self.decoding(ask).clone(),
+            decoding: self.decoding(ask),
             seed: self.seed(question, ask),
             num_tokens: answer.num_generated_tokens,
             finish_reason: answer.finish,
@@ -294,11 +308,15 @@ impl Session {
             .ok_or_else(|| ClientError::Usage("a hint attempt needs a hint prompt".to_owned()))
     }
 
-    fn decoding(&self, ask: Ask) -> &Decoding {
-        match &self.method.resampling {
-            Some(resampling) if ask.sample > 0 => resampling,
-            _ => &self.method.decoding,
+    fn decoding(&self, ask: Ask) -> Decoding {
+        let mut decoding = match &self.method.resampling {
+            Some(resampling) if ask.sample > 0 => resampling.clone(),
+            _ => self.method.decoding.clone(),
+        };
+        if let (Source::Hint, Some(stop)) = (ask.source, &self.hint_stop) {
+            decoding.stop.clone_from(stop);
         }
+        decoding
     }
 
     /// Differs between the samples of all questions, and is the same in every run.
@@ -364,3 +382,6 @@ pub(crate) fn nonce() -> String {
     let mixed = splitmix64(nanos ^ (u64::from(std::process::id()) << 40));
     format!("{:08x}", mixed >> 32)
 }
+
+#[cfg(test)]
+mod tests;

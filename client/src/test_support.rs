@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use data::{
-    answer::Rule, number::Number, prompt::PromptTemplate, question::Question, record::Decoding,
+    answer::{Rule, extract},
+    number::Number,
+    prompt::PromptTemplate,
+    question::Question,
+    record::{Attempt, Decoding, FinishReason, PromptStamp, Source, Verdict, WeightsStamp},
 };
 
 use crate::{
     fake_server::FakeServer,
     generate::{Backoff, BulkLimits},
     interrupt::Interrupt,
+    preflight::OnTrouble,
     progress::ProgressMode,
     sampling::Sampling,
     session::{Context, FormatChoice, Method, Questions},
@@ -54,6 +59,7 @@ pub(crate) async fn context(server: &FakeServer) -> Context {
         server: server.connect().await,
         progress: ProgressMode::Hidden,
         interrupt: Interrupt::default(),
+        preflight: OnTrouble::Stop,
         limits: BulkLimits {
             max_in_flight: 8,
             patience: Duration::from_secs(20),
@@ -64,5 +70,39 @@ pub(crate) async fn context(server: &FakeServer) -> Context {
                 max: Duration::from_millis(4),
             },
         },
+    }
+}
+
+/// An attempt that ended by itself with this text, judged.
+pub(crate) fn attempt(text: &str, gold: i64) -> Attempt {
+    let gold = Number::from(gold);
+    let extraction = extract(text, Rule::Numeric);
+    Attempt {
+        dataset_sha256: "abc".to_owned(),
+        question_id: "q0".to_owned(),
+        iteration: 0,
+        source: Source::Forward,
+        sample: 0,
+        weights: WeightsStamp {
+            version: 1,
+            digest: "digest-1".to_owned(),
+            checkpoint: "base".to_owned(),
+        },
+        prompt: PromptStamp {
+            name: "plain".to_owned(),
+            digest: "def".to_owned(),
+        },
+        template: None,
+        decoding: Decoding::greedy(64),
+        seed: 0,
+        text: text.to_owned(),
+        num_tokens: 3,
+        finish_reason: FinishReason::Stop,
+        rule: Rule::Numeric,
+        value: extraction.value,
+        gold,
+        verdict: Verdict::judge(&extraction, FinishReason::Stop, gold),
+        flags: extraction.flags,
+        leaks: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ mod lock;
 mod read;
 mod repair;
 
+pub use lock::Lock;
 pub use read::{LogContents, read_log};
 pub use repair::TornTail;
 

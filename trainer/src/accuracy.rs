@@ -48,6 +48,8 @@ const MAX_REPLY_BYTES: usize = 16 << 20;
 pub struct AccuracyCheck {
     questions: Vec<Item>,
     max_new_tokens: u32,
+    /// The prompt's: an evaluation's answers end there too.
+    stop_strings: Vec<String>,
     /// For all questions together.
     time_limit: Duration,
 }
@@ -126,6 +128,7 @@ impl AccuracyCheck {
         Ok(Self {
             questions: set.questions.iter().map(item).collect::<TrainResult<_>>()?,
             max_new_tokens,
+            stop_strings: template.stop().to_vec(),
             time_limit,
         })
     }
@@ -221,6 +224,7 @@ impl AccuracyCheck {
             }),
             stopping: Some(pb::StoppingCriteria {
                 max_new_tokens: Some(self.max_new_tokens),
+                stop_strings: self.stop_strings.clone(),
                 ..Default::default()
             }),
             ..Default::default()

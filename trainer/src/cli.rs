@@ -60,6 +60,19 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Whether [`main_from`] would understand these arguments.
+///
+/// # Errors
+/// What it would print, as one line.
+pub fn check_arguments(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    let text = |error: clap::Error| {
+        let text = error.to_string();
+        let reason: Vec<&str> = text.split("\n\n").next().unwrap_or(&text).lines().collect();
+        reason.join(" ").trim_start_matches("error: ").to_owned()
+    };
+    Arguments::try_parse_from(args).map(drop).map_err(text)
+}
+
 /// Exit code and sentence of a run that a signal ended.
 fn stopped_exit(command: &Command) -> (u8, String) {
     match command {

@@ -58,8 +58,8 @@ async fn counts_close_and_rationales_are_verified() {
     let summary = run(&server, dir.path(), 60).await;
     let total: u64 = summary.outcomes.iter().map(|count| count.questions).sum();
     assert_eq!(total, 60);
-    assert_eq!((summary.forward.questions, summary.forward.right), (60, 20));
-    assert_eq!(summary.hint.questions, 40);
+    assert_eq!((summary.forward.attempts, summary.forward.right), (60, 20));
+    assert_eq!(summary.hint.attempts, 40);
     let records = accepted(dir.path());
     assert_eq!(records.len() as u64, summary.num_accepted);
     for record in &records {
@@ -108,7 +108,7 @@ async fn a_cut_log_is_continued() {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), count, "a doubled attempt after a cut at {cut}");
-        assert_eq!(summary.forward.questions, 12);
+        assert_eq!(summary.forward.attempts, 12);
         assert_eq!(
             summary.work.num_made + summary.work.num_resumed,
             count as u64
@@ -168,6 +168,61 @@ async fn further_samples_come_before_hints() {
     assert_eq!(of("q5").len(), 5);
     let seeds: std::collections::BTreeSet<u64> = made.iter().map(|attempt| attempt.seed).collect();
     assert_eq!(seeds.len(), made.len(), "two samples share a seed");
+}
+
+/// Question 0 is always right, question 1 at every other ask, the rest never; every answer has
+/// equations of its own.
+fn sampled() -> impl Fn(&str, u32) -> Act + Send + Sync {
+    let asked = std::sync::Mutex::new(std::collections::HashMap::<String, u64>::new());
+    move |text, _| {
+        let mut asked = asked.lock().unwrap();
+        let nth = asked.entry(text.to_owned()).or_default();
+        *nth += 1;
+        let index: u64 = text.rsplit(' ').next().unwrap().parse().unwrap();
+        let is_right = index == 0 || (index == 1 && nth.is_multiple_of(2));
+        let answer = if is_right { index } else { 99 };
+        Act::Say(format!("{nth} + 1 = {}.\n#### {answer}", *nth + 1))
+    }
+}
+
+/// All samples of a question are made whatever comes of them; one that was right sometimes gets the
+/// extra ones; and different right ones are all kept, up to the cap.
+#[tokio::test]
+async fn samples_are_made_and_kept() {
+    let server = FakeServer::start(sampled()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut method = method(0);
+    method.sampling = Sampling {
+        extra_samples: 6,
+        ..Sampling::only(4)
+    };
+    let policy = Policy {
+        max_per_question: 3,
+        ..Policy::sound()
+    };
+    let context = context(&server).await;
+    let set = questions(3);
+    let summary = bootstrap(&context, method.clone(), policy.clone(), &set, dir.path())
+        .await
+        .unwrap();
+    let made = attempts(dir.path());
+    let count = |id: &str| made.iter().filter(|it| it.question_id == id).count();
+    assert_eq!((count("q0"), count("q1"), count("q2")), (4, 10, 4));
+    // Of question 1, two of the first four and three of the six extra ones are right.
+    assert_eq!(summary.forward.right, 4 + 5);
+    assert_eq!(summary.num_accepted, 3 + 3);
+    let equation = "18 attempts = 6 kept + 3 over the cap + 9 wrong";
+    assert!(summary.text().contains(equation), "{}", summary.text());
+
+    // Samples that a killed run had not finished are made, and only those.
+    let log = fs::read_to_string(dir.path().join(ATTEMPTS_FILE)).unwrap();
+    let is_lost = |line: &&str| line.contains("\"q1\"") && line.contains("\"sample\":2,");
+    let rest: Vec<&str> = log.lines().filter(|line| !is_lost(line)).collect();
+    assert_eq!(rest.len(), 17);
+    fs::write(dir.path().join(ATTEMPTS_FILE), rest.join("\n") + "\n").unwrap();
+    let resumed = bootstrap(&context, method, policy, &set, dir.path()).await;
+    let work = resumed.unwrap().work;
+    assert_eq!((work.num_made, work.num_resumed), (1, 17));
 }
 
 /// Nothing accepted is said aloud.

@@ -1,11 +1,15 @@
 //! The flags of `star`, each with its unit and meaning. No logic.
 
 mod bootstrap;
+mod dataset;
 mod eval;
 #[cfg(feature = "embedded")]
 mod experiment;
 mod loss;
 mod method;
+mod policy;
+mod preflight;
+mod select;
 #[cfg(feature = "embedded")]
 mod settings;
 
@@ -15,9 +19,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     bootstrap::{BootstrapArgs, SampleArgs},
-    eval::{CompareArgs, EvalArgs, ScoreArgs},
-    loss::LossArgs,
-    method::{MethodArgs, Preset},
+    dataset::DatasetArgs,
+    eval::{CompareArgs, EvalArgs, QuestionKeyArgs, ScoreArgs},
+    loss::{AnnotationsArg, LossArgs},
+    method::{MethodArgs, PreflightArgs, Preset},
+    policy::{DuplicatesArg, GateArg, PolicyArgs},
+    preflight::PreflightCommandArgs,
+    select::SelectArgs,
 };
 #[cfg(feature = "embedded")]
 pub(super) use self::{
@@ -50,15 +58,21 @@ pub enum Command {
     /// Puts a question set to the served model and judges the answers
     #[command(after_help = examples::EVAL)]
     Eval(Box<EvalArgs>),
+    /// Puts 64 questions and says whether a long run would measure the model or the prompt
+    #[command(after_help = examples::PREFLIGHT)]
+    Preflight(Box<PreflightCommandArgs>),
     /// Makes training rationales: forward prompt, then the hint prompt, verified and filtered
     #[command(after_help = examples::BOOTSTRAP)]
     Bootstrap(Box<BootstrapArgs>),
+    /// Makes the accepted set again from attempts, under any policy; also DPO pairs and majority labels
+    #[command(after_help = examples::SELECT)]
+    Select(Box<SelectArgs>),
     /// Compares two evaluations over the same questions: paired, exact McNemar
     #[command(after_help = examples::COMPARE)]
     Compare(CompareArgs),
     /// Judges texts that are on disk, under every rule
     #[command(after_help = examples::SCORE)]
-    Score(ScoreArgs),
+    Score(Box<ScoreArgs>),
     /// Measures the loss of a test set under the served weights, as training does
     #[command(after_help = examples::LOSS)]
     Loss(LossArgs),
@@ -74,7 +88,7 @@ pub enum Command {
     /// Puts load on a server and measures it: throughput, time to first token, latencies
     #[command(after_help = examples::BENCH)]
     Bench(Box<BenchArgs>),
-    /// Renders report.html and the plots of a run again
+    /// Renders report.html and the plots of a run again, or of a few evaluations
     #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
     /// Writes a model folder with random weights, for trying things without a download
@@ -120,6 +134,22 @@ pub enum FormatArg {
     Chat,
 }
 
+/// A prompt format where no server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PromptFormatArg {
+    Plain,
+    Chat,
+}
+
+/// Which policy stands behind the flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyPreset {
+    /// Verified rationales only
+    Sound,
+    /// What the reference report did: hint rationales unchecked
+    Report,
+}
+
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
     /// The text to continue
@@ -155,6 +185,9 @@ pub struct ReloadArgs {
 
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Folder of a run, with results.json
+    /// Folder of a run, with results.json; with --from, the folder for the page and the plots
     pub folder: PathBuf,
+    /// Folders of `star eval` to show side by side instead; the first is what others are compared to
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub from: Vec<PathBuf>,
 }

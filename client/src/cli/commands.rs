@@ -4,12 +4,14 @@ mod bootstrap;
 mod eval;
 pub(super) mod examples;
 mod generate;
+mod preflight;
+mod select;
 mod status;
 
 use std::io::Write;
 
 use super::args::{Cli, Command};
-use crate::{error::ClientError, interrupt::Interrupt};
+use crate::{error::ClientError, interrupt::Interrupt, report};
 
 /// Runs a command to its end.
 pub(super) async fn run(cli: Cli, interrupt: Interrupt) -> Result<(), ClientError> {
@@ -21,16 +23,22 @@ pub(super) async fn run(cli: Cli, interrupt: Interrupt) -> Result<(), ClientErro
         #[cfg(feature = "embedded")]
         Command::RandomModel(args) => super::experiment::random_model(&args),
         Command::Eval(args) => eval::eval(*args, interrupt).await,
+        Command::Preflight(args) => preflight::preflight(*args, interrupt).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(*args, interrupt).await,
+        Command::Select(args) => select::select(&args),
         Command::Compare(args) => eval::compare(&args),
-        Command::Score(args) => eval::score(&args),
+        Command::Score(args) => eval::score(*args),
         Command::Generate(args) => generate::generate(args, interrupt).await,
         Command::Loss(args) => eval::loss(args, interrupt).await,
         Command::Status(args) => status::status(args, interrupt).await,
         Command::Reload(args) => generate::reload(args, interrupt).await,
         Command::Bench(args) => super::bench::bench(*args, interrupt).await,
         Command::Report(args) => {
-            let page = crate::report::render(&args.folder)?;
+            let page = if args.from.is_empty() {
+                report::render(&args.folder)?
+            } else {
+                report::render_evaluations(&args.from, &args.folder)?
+            };
             print(&page.display().to_string())
         }
     }

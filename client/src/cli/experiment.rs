@@ -8,9 +8,9 @@ use std::{
 use model::random::{PRESETS, RandomModelSpec, preset, random_model as write_random_model};
 
 use super::{
-    args::{DemoArgs, HardwareArgs, Preset, RandomModelArgs, RunArgs},
+    args::{ConnectionArgs, DemoArgs, HardwareArgs, Preset, RandomModelArgs, RunArgs},
     commands::print,
-    resolve, settings,
+    dataset, resolve, settings,
 };
 use crate::{
     clock,
@@ -29,21 +29,23 @@ pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), Clien
         Preset::Report => Settings::report(),
     };
     settings::override_by(&mut settings, &args.settings)?;
-    let server = match (&args.server.server, args.server.server_checkpoint_root) {
-        (Some(server), Some(checkpoint_root)) => {
-            let server = resolve::connect(server, &args.server.connection, &interrupt).await?;
-            ServerSide::Remote {
-                server: Box::new(server),
-                checkpoint_root,
-                token_file: args.server.connection.token_file.clone(),
-            }
+    settings.keys = dataset::keys(&args.questions);
+    let place = (&args.server.server, args.server.server_checkpoint_root);
+    let server = if let (Some(server), Some(checkpoint_root)) = place {
+        let server = resolve::connect(server, &args.server.connection, &interrupt).await?;
+        ServerSide::Remote {
+            server: Box::new(server),
+            checkpoint_root,
+            token_file: args.server.connection.token_file.clone(),
         }
-        _ => ServerSide::Embedded,
+    } else {
+        refuse_in_vain(&args.server.connection)?;
+        ServerSide::Embedded
     };
     finish(Experiment {
         model: args.model,
-        train: args.train,
-        test: args.test,
+        train: dataset::locate(&args.train, &args.questions)?,
+        test: dataset::locate(&args.test, &args.questions)?,
         out: args.out,
         settings,
         server,
@@ -55,8 +57,25 @@ pub(super) async fn run(args: RunArgs, interrupt: Interrupt) -> Result<(), Clien
             .map(|count| count as usize),
         interrupt,
         progress: ProgressMode::auto(),
+        preflight: resolve::preflight(args.preset, &args.settings.preflight),
     })
     .await
+}
+
+/// The server in this process wants no token, and nobody waits for it.
+fn refuse_in_vain(args: &ConnectionArgs) -> Result<(), ClientError> {
+    let flag = match args {
+        ConnectionArgs {
+            token_file: Some(_),
+            ..
+        } => "--token-file",
+        ConnectionArgs { wait: 1.., .. } => "--wait",
+        _ => return Ok(()),
+    };
+    Err(ClientError::Usage(format!(
+        "{flag} is for a server that runs elsewhere: give --server and --server-checkpoint-root, \
+         too, or leave it out"
+    )))
 }
 
 pub(super) async fn demo(args: DemoArgs, interrupt: Interrupt) -> Result<(), ClientError> {
@@ -81,6 +100,7 @@ pub(super) async fn demo(args: DemoArgs, interrupt: Interrupt) -> Result<(), Cli
         max_in_flight: None,
         interrupt,
         progress: ProgressMode::auto(),
+        preflight: resolve::preflight(Preset::Default, &args.settings.preflight),
     })
     .await
 }

@@ -6,14 +6,23 @@ use data::{
     select::{Gate, Policy},
 };
 
-use super::args::{ConnectionArgs, FormatArg, MethodArgs, Preset, SampleArgs};
+use super::{
+    args::{
+        AnnotationsArg, ConnectionArgs, DatasetArgs, FormatArg, MethodArgs, PreflightArgs, Preset,
+        QuestionKeyArgs, SampleArgs, ScoreArgs,
+    },
+    dataset, policy,
+};
 use crate::{
     connection::{BearerToken, Server, ServerAddress},
     error::{ClientError, file_error},
     generate::BulkLimits,
     interrupt::Interrupt,
+    loss::Annotations,
+    preflight::OnTrouble,
     progress::ProgressMode,
     sampling::Sampling,
+    score::{Chosen, GoldSource, LookUp, OutputKeys},
     session::{Context, FormatChoice, Method, load_prompt},
 };
 
@@ -39,13 +48,37 @@ pub(super) fn format(format: FormatArg) -> FormatChoice {
     }
 }
 
+/// The report's own settings cut and lose answers: that is to be seen, not to be stopped.
+pub(super) fn preflight(preset: Preset, args: &PreflightArgs) -> OnTrouble {
+    if args.no_preflight || preset == Preset::Report {
+        OnTrouble::Warn
+    } else {
+        OnTrouble::Stop
+    }
+}
+
 /// The method of an evaluation.
-pub(super) fn eval_method(args: &MethodArgs) -> Result<Method, ClientError> {
+pub(super) fn eval_method(args: &MethodArgs, samples: u32) -> Result<Method, ClientError> {
     let default_prompt = match args.preset {
         Preset::Default | Preset::Report => "basic",
         Preset::Star => STAR_PROMPT,
     };
-    method(args, default_prompt)
+    let mut method = method(args, default_prompt)?;
+    if samples > 1 && method.decoding.temperature == 0.0 {
+        return Err(ClientError::Usage(format!(
+            "--samples {samples} with --temperature 0: greedy samples of a question are all the same. \
+             Give a temperature above 0, such as --temperature 0.7"
+        )));
+    }
+    method.sampling = Sampling::only(samples);
+    Ok(method)
+}
+
+pub(super) fn annotations(annotations: AnnotationsArg) -> Annotations {
+    match annotations {
+        AnnotationsArg::Strip => Annotations::Stripped,
+        AnnotationsArg::Keep => Annotations::Kept,
+    }
 }
 
 /// The method and filter of a bootstrapping run.
@@ -55,14 +88,15 @@ pub(super) fn bootstrap_method(
     iteration: u32,
 ) -> Result<(Method, Policy), ClientError> {
     // The report's bootstrapping script has a line break that its evaluation has not.
-    let default_prompt = match args.preset {
-        Preset::Default => "basic",
-        Preset::Star => STAR_PROMPT,
-        Preset::Report => "basic-forward",
+    let (default_prompt, default_hint) = match args.preset {
+        Preset::Default => ("basic", "hint"),
+        Preset::Star => (STAR_PROMPT, "cot-8shot-hint"),
+        Preset::Report => ("basic-forward", "hint"),
     };
-    check_share("--max-hint-share", samples.max_hint_share)?;
     let mut method = method(args, default_prompt)?;
-    method.hint_prompt = Some(load_prompt(&samples.hint_prompt)?);
+    method.hint_prompt = Some(load_prompt(
+        samples.hint_prompt.as_deref().unwrap_or(default_hint),
+    )?);
     method.resampling = Some(Decoding {
         temperature: samples.resample_temperature,
         top_p: samples.resample_top_p,
@@ -70,27 +104,38 @@ pub(super) fn bootstrap_method(
     });
     check_decoding(method.resampling.as_ref())?;
     method.sampling = Sampling {
-        samples: 1,
-        max_forward: samples.forward_attempts,
+        samples: samples.samples,
+        extra_samples: samples.extra_samples,
+        max_forward: samples.forward_attempts.max(samples.samples),
         max_hints: samples.hint_attempts,
     };
+    method.sampling.check(samples.resample_temperature)?;
     method.iteration = iteration;
-    let policy = match args.preset {
+    let mut accept = accepted_by(args.preset, method.rule);
+    policy::suit_samples(&mut accept, samples.samples);
+    policy::override_by(&mut accept, &samples.accept)?;
+    Ok((method, accept))
+}
+
+/// What stands behind the flags that say what is accepted.
+fn accepted_by(preset: Preset, rule: Rule) -> Policy {
+    match preset {
+        Preset::Report => Policy::report(),
+        Preset::Default | Preset::Star if rule == Rule::Numeric => Policy::sound(),
         // A rule that takes the last number has no marker to insist on.
-        Preset::Default | Preset::Star if method.rule == Rule::Numeric => Policy::sound(),
         Preset::Default | Preset::Star => Policy {
             fallback: Gate::Accept,
             ..Policy::sound()
         },
-        Preset::Report => Policy::report(),
-    };
-    Ok((
-        method,
-        Policy {
-            max_hint_share: samples.max_hint_share,
-            ..policy
-        },
-    ))
+    }
+}
+
+/// What `star preflight` asks, and whether bootstrapping would learn an answer that no marker points
+/// at.
+pub(super) fn preflight_method(args: &MethodArgs) -> Result<(Method, Gate), ClientError> {
+    let method = eval_method(args, 1)?;
+    let accept = accepted_by(args.preset, method.rule);
+    Ok((method, accept.fallback))
 }
 
 fn method(args: &MethodArgs, default_prompt: &str) -> Result<Method, ClientError> {
@@ -98,10 +143,7 @@ fn method(args: &MethodArgs, default_prompt: &str) -> Result<Method, ClientError
         Preset::Default | Preset::Star => (MAX_TOKENS, Rule::Numeric),
         Preset::Report => (REPORT_MAX_TOKENS, Rule::Report),
     };
-    let rule = match &args.rule {
-        None => rule,
-        Some(name) => self::rule(name)?,
-    };
+    let rule = args.rule.as_deref().map_or(Ok(rule), self::rule)?;
     let decoding = Decoding {
         temperature: args.temperature,
         top_p: args.top_p,
@@ -110,11 +152,6 @@ fn method(args: &MethodArgs, default_prompt: &str) -> Result<Method, ClientError
         stop: args.stop.clone(),
     };
     check_decoding(Some(&decoding))?;
-    if args.limit == Some(0) {
-        return Err(ClientError::Usage(
-            "--limit: expected at least 1, found 0".to_owned(),
-        ));
-    }
     Ok(Method {
         prompt: load_prompt(args.prompt.as_deref().unwrap_or(default_prompt))?,
         hint_prompt: None,
@@ -125,6 +162,54 @@ fn method(args: &MethodArgs, default_prompt: &str) -> Result<Method, ClientError
         rule,
         sampling: Sampling::only(1),
         iteration: 0,
+    })
+}
+
+/// Where `star score` finds texts and gold answers; reads the question file where one is named.
+pub(super) fn output_keys(args: ScoreArgs) -> Result<OutputKeys, ClientError> {
+    let QuestionKeyArgs {
+        id,
+        question,
+        index,
+    } = args.question;
+    // Without a question file each of the keys does no more than tell questions apart.
+    let mut told_apart = None;
+    let gold = match (args.dataset, args.gold_key) {
+        (None, gold) => {
+            told_apart = id.or(question).or(index);
+            gold.map_or(GoldSource::Usual, GoldSource::Key)
+        }
+        (Some(path), _) => {
+            let path = dataset::locate(&path, &DatasetArgs::default())?;
+            let look_up = match (id, question, index) {
+                (Some(key), _, _) => LookUp::by_id(&path, key),
+                (_, Some(key), _) => LookUp::by_question(&path, key),
+                (_, _, Some(key)) => LookUp::by_index(&path, key),
+                (None, None, None) => Err(ClientError::Usage(
+                    "--dataset: say how a line names its question: --id-key, --question-key or \
+                     --index-key"
+                        .to_owned(),
+                )),
+            };
+            GoldSource::Questions(Box::new(look_up?))
+        }
+    };
+    Ok(OutputKeys {
+        text: args.text_key,
+        gold,
+        question: told_apart,
+        finish: args.finish_key,
+        chosen: args.chosen.as_deref().map(chosen).transpose()?,
+    })
+}
+
+fn chosen(text: &str) -> Result<Chosen, ClientError> {
+    let (key, value) = text.split_once('=').ok_or_else(|| {
+        ClientError::Usage(format!("--where {text:?}: expected KEY=VALUE, found no ="))
+    })?;
+    Ok(Chosen {
+        key: key.to_owned(),
+        value: value.to_owned(),
     })
 }
 
@@ -146,15 +231,6 @@ pub(super) fn check_decoding(decoding: Option<&Decoding>) -> Result<(), ClientEr
         )));
     }
     Ok(())
-}
-
-fn check_share(flag: &str, share: f64) -> Result<(), ClientError> {
-    if (0.0..=1.0).contains(&share) {
-        return Ok(());
-    }
-    Err(ClientError::Usage(format!(
-        "{flag}: expected 0 to 1, found {share}"
-    )))
 }
 
 /// Connects, waiting for a server that is still starting.
@@ -212,5 +288,6 @@ pub(super) async fn context(
         progress: ProgressMode::auto(),
         interrupt,
         limits,
+        preflight: OnTrouble::Stop,
     })
 }

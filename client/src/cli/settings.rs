@@ -2,7 +2,7 @@
 
 use data::{answer::Rule, select::Gate};
 
-use super::{args::SettingsArgs, resolve};
+use super::{args::SettingsArgs, policy, resolve};
 use crate::{
     error::ClientError,
     run::{PromptMismatch, Settings, TestWhen},
@@ -13,6 +13,7 @@ pub(super) fn override_by(settings: &mut Settings, args: &SettingsArgs) -> Resul
     questions(settings, args);
     prompts(settings, args)?;
     tries(settings, args);
+    policy::override_by(&mut settings.policy, &args.accept)?;
     turns(settings, args);
     tuning(settings, args);
     set(&mut settings.seed, args.seed);
@@ -69,7 +70,11 @@ fn prompts(settings: &mut Settings, args: &SettingsArgs) -> Result<(), ClientErr
 fn tries(settings: &mut Settings, args: &SettingsArgs) {
     let args = &args.tries;
     let sampling = &mut settings.sampling;
-    set(&mut sampling.samples, args.samples);
+    if let Some(samples) = args.samples {
+        sampling.samples = samples;
+        policy::suit_samples(&mut settings.policy, samples);
+    }
+    set(&mut sampling.extra_samples, args.extra_samples);
     set(&mut sampling.max_forward, args.forward_attempts);
     sampling.max_forward = sampling.max_forward.max(sampling.samples);
     set(&mut sampling.max_hints, args.hint_attempts);
@@ -139,5 +144,5 @@ fn check(settings: &Settings) -> Result<(), ClientError> {
         let expected = "more than 0 and at most 1";
         return wrong("--resample-top-p", expected, top_p.into());
     }
-    Ok(())
+    settings.sampling.check(temperature)
 }

@@ -2,6 +2,7 @@ use data::prompt::PromptTemplate;
 
 use super::*;
 use crate::{
+    collect::collect,
     fake_server::{Act, FakeServer},
     test_support::{context, method, questions},
 };
@@ -28,7 +29,7 @@ async fn counts_close() {
         .await
         .unwrap();
     let expected = Classes {
-        questions: 40,
+        attempts: 40,
         right: 10,
         wrong: 10,
         no_answer: 10,
@@ -160,7 +161,7 @@ async fn an_interrupt_keeps_what_is_done() {
     let summary = evaluate(&resumed, method(0), &questions(8), dir.path(), "eval")
         .await
         .unwrap();
-    assert_eq!(summary.counts.questions, 8);
+    assert_eq!(summary.counts.attempts, 8);
 }
 
 /// Where the checkpoint has a chat template, `auto` uses it and the manifest names it.
@@ -219,4 +220,94 @@ async fn few_shot_conversations_reach_the_server() {
         .await
         .unwrap();
     assert_eq!(summary.manifest.decoding.stop, stop);
+}
+
+/// Four samples of each question: every answer is counted, the accuracy is the mean over questions
+/// and the samples of a question are other requests. The second call asks nothing again.
+#[tokio::test]
+async fn several_samples_are_asked_and_counted() {
+    let server = FakeServer::start(|text, _| mixed(text)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    let sampled = || Method {
+        sampling: Sampling::only(4),
+        ..method(0)
+    };
+    let summary = evaluate(&context, sampled(), &questions(8), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert_eq!(server.num_requests(), 32);
+    let expected = Classes {
+        attempts: 32,
+        right: 8,
+        wrong: 8,
+        no_answer: 8,
+        truncated: 8,
+    };
+    assert_eq!(summary.counts, expected);
+    assert!((summary.accuracy - 0.25).abs() < 1e-12);
+    let samples = summary.samples.as_ref().unwrap();
+    assert_eq!((samples.num_questions, samples.majority.num_right), (8, 2));
+    let text = summary.text();
+    assert!(text.contains("32 answers = 8 right"), "{text}");
+    assert!(text.contains("4 of each of 8 questions"), "{text}");
+    assert!(text.contains("clustered by question"), "{text}");
+    let written: EvalSummary = files::require_json(&dir.path().join(SUMMARY_FILE)).unwrap();
+    assert_eq!(written, summary);
+    let again = evaluate(&context, sampled(), &questions(8), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert_eq!(server.num_requests(), 32);
+    assert_eq!(again.samples, summary.samples);
+}
+
+/// The loss of the gold solutions is part of the result, in text and on disk.
+#[tokio::test]
+async fn the_loss_of_the_solutions_is_added() {
+    let server = FakeServer::start(|text, _| {
+        if text.contains("What is") {
+            mixed(text)
+        } else {
+            Act::Say(String::new())
+        }
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let context = context(&server).await;
+    let file = dir.path().join("solutions.jsonl");
+    std::fs::write(&file, "{\"question\": \"q\", \"answer\": \"one #### 1\"}\n").unwrap();
+    let summary = evaluate(&context, method(0), &questions(4), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert!(!summary.text().contains("loss"));
+    let solutions = Examples::read(&file, None, crate::loss::Annotations::Stripped).unwrap();
+    let how = LossMethod {
+        prompt: method(0).prompt,
+        format: method(0).format,
+        max_length: None,
+    };
+    let added = add_loss(&context, summary.clone(), (&how, &solutions), dir.path());
+    let with_loss = added.await.unwrap();
+    // Three words and the end, with log probabilities -1 to -4.
+    let loss = with_loss.loss.as_ref().unwrap();
+    assert!((loss.loss - 2.5).abs() < 1e-12);
+    assert!(
+        with_loss
+            .text()
+            .contains("loss         2.500000 nats per token")
+    );
+    let written: EvalSummary = files::require_json(&dir.path().join(SUMMARY_FILE)).unwrap();
+    assert_eq!(written, with_loss);
+    // The same command without the loss does not lose it.
+    let again = evaluate(&context, method(0), &questions(4), dir.path(), "eval")
+        .await
+        .unwrap();
+    assert_eq!(again.loss, with_loss.loss);
+    server.swap_weights();
+    let other = add_loss(&context, summary, (&how, &solutions), dir.path());
+    let error = other.await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::WeightsChanged { .. }),
+        "{error}"
+    );
 }

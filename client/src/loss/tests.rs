@@ -32,7 +32,7 @@ async fn measured(text: &str, max_length: Option<u32>) -> Result<LossSummary, Cl
     .await;
     let context = test_support::context(&server).await;
     let file = file(text);
-    let examples = Examples::read(file.path(), None)?;
+    let examples = Examples::read(file.path(), None, Annotations::Stripped)?;
     measure(&context, &method(max_length), &examples).await
 }
 
@@ -88,11 +88,58 @@ async fn every_turn_is_scored() {
     assert_eq!((summary.num_tokens, summary.num_scored), (3 + 4, 1));
     assert!((summary.loss - (6.0 + 10.0) / 7.0).abs() < 1e-12);
     let file = file(&text);
-    let line = &Examples::read(file.path(), None).unwrap().list[0];
+    let line = &Examples::read(file.path(), None, Annotations::Stripped)
+        .unwrap()
+        .list[0];
     let items = examples::items(line, "n", &method(None).prompt, PromptFormat::Chat).unwrap();
     let num_messages = |item: &ScoreItem| match &item.prompt {
         Prompt::Chat(messages) => messages.len(),
         Prompt::Text(text) => panic!("{text}"),
     };
     assert_eq!(items.iter().map(num_messages).collect::<Vec<_>>(), [1, 3]);
+}
+
+/// Annotations are left out of gold solutions unless they are asked for; the result says which.
+#[tokio::test]
+async fn annotations_are_stripped_or_kept() {
+    let server = FakeServer::start(|_, _| Act::Say(String::new())).await;
+    let context = test_support::context(&server).await;
+    let file = file(r#"{"question": "q", "answer": "so <<3 * 4 = 12>>12\n#### 12"}"#);
+    for (annotations, num_words) in [(Annotations::Stripped, 4), (Annotations::Kept, 8)] {
+        let examples = Examples::read(file.path(), None, annotations).unwrap();
+        let summary = measure(&context, &method(None), &examples).await.unwrap();
+        assert_eq!(summary.num_tokens, num_words + 1);
+        assert!(summary.text().contains(annotations.as_str()));
+    }
+}
+
+/// A question file of whatever layout gives the examples that its lines give; an answer that is only a
+/// number is no solution.
+#[test]
+fn questions_are_examples() {
+    use crate::session::Questions;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let line = r#"{"question": "What?", "answer": "One <<1+0=1>>1.\n#### 1"}"#;
+    let lines = file("q.jsonl", &format!("{line}\n"));
+    let array = file("q.json", &format!("[{line}]"));
+    for annotations in [Annotations::Stripped, Annotations::Kept] {
+        let read = Examples::read(&lines, None, annotations).unwrap();
+        let of = |path: &std::path::Path| {
+            Examples::of_questions(&Questions::read(path, None).unwrap(), annotations).unwrap()
+        };
+        assert_eq!(of(&lines), read);
+        assert_eq!(of(&array).list, read.list);
+    }
+    let numbers = file("n.json", r#"[{"question": "What?", "answer": 1}]"#);
+    let questions = Questions::read(&numbers, None).unwrap();
+    let error = Examples::of_questions(&questions, Annotations::Kept).unwrap_err();
+    assert!(
+        error.to_string().contains("a loss needs solutions"),
+        "{error}"
+    );
 }

@@ -1,7 +1,13 @@
 //! The page: one file, no script, no link, readable in print. Text from outside (paths, names,
 //! questions) is escaped.
 
+mod answers;
+mod bootstrap;
+pub(super) mod evaluations;
+pub(super) mod iterations;
 mod parts;
+mod provenance;
+mod warnings;
 
 use std::fmt::Write;
 
@@ -12,50 +18,73 @@ use super::{
     results::{Results, Variant},
 };
 use crate::{
-    bootstrap::outcome_name,
     compare::{Comparison, p_text},
-    eval::{EvalSummary, short},
+    eval::EvalSummary,
 };
+
+/// A model's name and its result.
+pub(super) type Test<'a> = (&'a str, &'a EvalSummary);
 
 const STYLE: &str = include_str!("html/style.css");
 
 /// The whole page.
 pub fn page(results: &Results, pictures: &Pictures) -> String {
-    let mut html = String::new();
-    let mut add = |part: &str| html.push_str(part);
-    add("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-    add("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
-    add("<title>STaR experiment</title>\n<style>\n");
-    add(STYLE);
-    add("</style>\n</head>\n<body>\n<main>\n");
-    add(&headline(results));
-    add(&section(
+    let mut body = headline(results) + &warnings::warnings(results);
+    for (title, content) in sections(results, pictures) {
+        body += &section(&title, &content);
+    }
+    document("STaR experiment", &body)
+}
+
+fn document(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n\
+         </body>\n</html>\n",
+        escape(title)
+    )
+}
+
+/// Titles and contents in the order of the page; what has no data has no section.
+fn sections(results: &Results, pictures: &Pictures) -> Vec<(String, String)> {
+    let tests = results.tests();
+    let picture = |svg: &Option<String>| svg.as_deref().map(figure).unwrap_or_default();
+    let mut sections = Vec::new();
+    let mut add = |title: &str, content: String| sections.push((title.to_owned(), content));
+    add(
         "Accuracy",
-        &(accuracy_table(results) + &figure(&pictures.accuracy)),
-    ));
-    add(&section(
-        "Is the difference real?",
-        &comparisons(&results.comparisons),
-    ));
-    add(&section("Where every question went", &classes(results)));
-    add(&section("Bootstrapping", &bootstrap(results)));
-    for (variant, picture) in [
+        accuracy_table(&tests) + &figure(&pictures.accuracy),
+    );
+    add("Is the difference real?", comparisons(&results.comparisons));
+    add("Where every question went", classes(&tests));
+    if !results.iterations.is_empty() {
+        let table = iterations::iterations(results);
+        add("Iterations", table + &picture(&pictures.iterations));
+    }
+    add("Bootstrapping", bootstrap::bootstrap(results));
+    for (variant, svg) in [
         (&results.star, &pictures.star_loss),
         (&results.vanilla, &pictures.vanilla_loss),
     ] {
-        add(&section(
-            &variant.name,
-            &(fine_tuning(results, variant) + &figure(picture)),
-        ));
+        add(&variant.name, fine_tuning(results, variant) + &figure(svg));
     }
-    add(&section(
-        "The same outputs under every rule",
-        &rules(results),
-    ));
-    add(&section("Time and memory", &costs(results)));
-    add(&section("Provenance", &provenance(results)));
-    add("</main>\n</body>\n</html>\n");
-    html
+    add(
+        "Lengths of answers",
+        answers::lengths(&tests) + &picture(&pictures.lengths),
+    );
+    if let Some(analysis) = &results.analysis {
+        let table = answers::steps(analysis);
+        add(
+            "Accuracy by reasoning steps",
+            table + &picture(&pictures.steps),
+        );
+        add("Fixed and broken questions", answers::flips(analysis));
+    }
+    add("The same outputs under every rule", rules(&tests));
+    add("Time and memory", provenance::costs(results));
+    add("Provenance", provenance::provenance(results));
+    sections
 }
 
 fn headline(results: &Results) -> String {
@@ -66,7 +95,7 @@ fn headline(results: &Results) -> String {
         results.zero_shot.accuracy * 100.0,
         results.vanilla.test.accuracy * 100.0,
         star.accuracy * 100.0,
-        star.counts.questions
+        star.counts.attempts
     );
     if let Some(comparison) = results.comparisons.first() {
         let _ = write!(
@@ -82,11 +111,11 @@ fn headline(results: &Results) -> String {
     text
 }
 
-fn accuracy_table(results: &Results) -> String {
-    let row = |name: &str, summary: &EvalSummary| {
+fn accuracy_table(tests: &[Test<'_>]) -> String {
+    let row = |&(name, summary): &Test<'_>| {
         vec![
             escape(name),
-            format!("{}/{}", summary.counts.right, summary.counts.questions),
+            format!("{}/{}", summary.counts.right, summary.counts.attempts),
             format!("{:.2} %", summary.accuracy * 100.0),
             format!(
                 "{:.2} – {:.2} %",
@@ -108,11 +137,7 @@ fn accuracy_table(results: &Results) -> String {
             "cut",
             "tokens p50 / p99",
         ],
-        &[
-            row("zero-shot", &results.zero_shot),
-            row(&results.vanilla.name, &results.vanilla.test),
-            row(&results.star.name, &results.star.test),
-        ],
+        &tests.iter().map(row).collect::<Vec<_>>(),
     )
 }
 
@@ -155,12 +180,12 @@ fn comparisons(comparisons: &[Comparison]) -> String {
            accuracies may overlap where the paired difference is certain.</p>\n"
 }
 
-fn classes(results: &Results) -> String {
-    let row = |name: &str, summary: &EvalSummary| {
+fn classes(tests: &[Test<'_>]) -> String {
+    let row = |&(name, summary): &Test<'_>| {
         let counts = summary.counts;
         let mut row = vec![escape(name)];
         let numbers = [
-            counts.questions,
+            counts.attempts,
             counts.right,
             counts.wrong,
             counts.no_answer,
@@ -178,46 +203,8 @@ fn classes(results: &Results) -> String {
             "no answer found +",
             "truncated",
         ],
-        &[
-            row("zero-shot", &results.zero_shot),
-            row(&results.vanilla.name, &results.vanilla.test),
-            row(&results.star.name, &results.star.test),
-        ],
+        &tests.iter().map(row).collect::<Vec<_>>(),
     )
-}
-
-fn bootstrap(results: &Results) -> String {
-    let summary = &results.bootstrap;
-    let rows: Vec<Vec<String>> = summary
-        .outcomes
-        .iter()
-        .map(|count| {
-            vec![
-                outcome_name(count.outcome).to_owned(),
-                count.questions.to_string(),
-            ]
-        })
-        .chain([vec![
-            "all questions".to_owned(),
-            summary.num_questions.to_string(),
-        ]])
-        .collect();
-    let mut html = table(&["outcome", "questions"], &rows);
-    let _ = writeln!(
-        html,
-        "<p>{} rationales accepted, {:.1} % of them written after a hint. Forward attempts: {} \
-         made, {} right; hint attempts: {} made, {} right.</p>",
-        summary.num_accepted,
-        summary.hint_share * 100.0,
-        summary.forward.questions,
-        summary.forward.right,
-        summary.hint.questions,
-        summary.hint.right
-    );
-    for warning in summary.warnings() {
-        let _ = writeln!(html, "<p class=\"warning\">{}</p>", escape(&warning));
-    }
-    html
 }
 
 fn fine_tuning(results: &Results, variant: &Variant) -> String {
@@ -226,7 +213,7 @@ fn fine_tuning(results: &Results, variant: &Variant) -> String {
         let share = format!("{:.2} %", summary.accuracy * 100.0);
         format!(
             "{share} ({}/{})",
-            summary.counts.right, summary.counts.questions
+            summary.counts.right, summary.counts.attempts
         )
     };
     let loss = |loss: Option<f64>| loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.4}"));
@@ -264,125 +251,27 @@ fn fine_tuning(results: &Results, variant: &Variant) -> String {
     html
 }
 
-fn rules(results: &Results) -> String {
-    let tests = [
-        &results.zero_shot,
-        &results.vanilla.test,
-        &results.star.test,
-    ];
-    let rows: Vec<Vec<String>> = results
-        .zero_shot
+fn rules(tests: &[Test<'_>]) -> String {
+    let Some((_, first)) = tests.first() else {
+        return String::new();
+    };
+    let rows: Vec<Vec<String>> = first
         .rules
         .iter()
         .map(|score| {
-            let of = |summary: &EvalSummary| {
+            let of = |(_, summary): &Test<'_>| {
                 let found = summary.rules.iter().find(|other| other.rule == score.rule);
                 let right = found.map_or(0, |found| found.right);
-                let share = right as f64 * 100.0 / summary.counts.questions.max(1) as f64;
+                let share = right as f64 * 100.0 / summary.counts.attempts.max(1) as f64;
                 format!("{right} ({share:.2} %)")
             };
             let mut row = vec![score.rule.to_string()];
-            row.extend(tests.iter().map(|summary| of(summary)));
+            row.extend(tests.iter().map(of));
             row
         })
         .collect();
-    table(
-        &[
-            "rule",
-            "zero-shot",
-            &results.vanilla.name,
-            &results.star.name,
-        ],
-        &rows,
-    ) + "<p>The rule named in the provenance decides everywhere else on this page.</p>\n"
-}
-
-fn costs(results: &Results) -> String {
-    let mut rows: Vec<Vec<String>> = results
-        .stages
-        .iter()
-        .map(|stage| vec![escape(&stage.stage), format!("{:.1} s", stage.seconds)])
-        .collect();
-    rows.push(vec![
-        "all".to_owned(),
-        format!("{:.1} s", results.total_seconds()),
-    ]);
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    table(&["stage", "wall time"], &rows)
-        + &format!(
-            "<p>Peak resident memory: {:.0} MiB in this process, {:.0} MiB in the trainer.</p>\n",
-            mib(results.memory.client_bytes),
-            mib(results.memory.trainer_bytes)
-        )
-}
-
-fn provenance(results: &Results) -> String {
-    let manifest = &results.zero_shot.manifest;
-    let weights = |summary: &EvalSummary| {
-        let weights = &summary.manifest.weights;
-        format!("{} ({})", weights.checkpoint, short(&weights.digest))
-    };
-    let template = manifest.template.as_ref().map_or_else(
-        || "none (plain text)".to_owned(),
-        |template| format!("{}, date {}", template.name, template.date),
-    );
-    let file = |path: &str, sha256: &str, count: u64| {
-        format!("{path}, {count} questions, sha256 {}", short(sha256))
-    };
-    let inputs = &results.inputs;
-    let facts = [
-        ("software", results.software.clone()),
-        ("finished", results.finished_at.clone()),
-        (
-            "model",
-            format!(
-                "{}, {} parameters",
-                inputs.model, manifest.model.num_parameters
-            ),
-        ),
-        (
-            "test file",
-            file(&inputs.test, &inputs.test_sha256, inputs.num_test),
-        ),
-        (
-            "training file",
-            file(&inputs.train, &inputs.train_sha256, inputs.num_fit),
-        ),
-        (
-            "held out of it",
-            format!("{} questions, before bootstrapping", inputs.num_held_out),
-        ),
-        (
-            "prompt",
-            format!(
-                "{} ({})",
-                manifest.prompt.name,
-                short(&manifest.prompt.digest)
-            ),
-        ),
-        ("chat template", template),
-        ("rule", manifest.rule.to_string()),
-        (
-            "decoding",
-            format!(
-                "temperature {}, at most {} tokens",
-                manifest.decoding.temperature, manifest.decoding.max_tokens
-            ),
-        ),
-        ("zero-shot weights", weights(&results.zero_shot)),
-        ("vanilla weights", weights(&results.vanilla.test)),
-        ("STaR weights", weights(&results.star.test)),
-    ];
-    let rows: Vec<Vec<String>> = facts
-        .into_iter()
-        .map(|(name, value)| vec![name.to_owned(), escape(&value)])
-        .collect();
-    let settings = serde_json::to_string_pretty(&results.settings).unwrap_or_default();
-    table(&["", ""], &rows)
-        + &format!(
-            "<details><summary>All settings</summary><pre>{}</pre></details>\n<p>Every attempt, \
-             right or wrong, is in the <code>attempts.jsonl</code> files beside this page; every \
-             number of this page is in <code>results.json</code>.</p>\n",
-            escape(&settings)
-        )
+    let mut head = vec!["rule"];
+    head.extend(tests.iter().map(|(name, _)| *name));
+    table(&head, &rows)
+        + "<p>The rule named in the provenance decides everywhere else on this page.</p>\n"
 }

@@ -1,8 +1,12 @@
-//! The three pictures of an experiment, as PNG and as SVG from one drawing each: the loss curves of
-//! the two fine-tunings and the accuracies with their 95 % intervals. Only logged numbers are drawn.
+//! The pictures of an experiment, as PNG and as SVG from one drawing each: accuracies with their 95 %
+//! intervals, loss curves, iterations, lengths of answers, accuracy by steps. Only logged numbers
+//! are drawn.
 
 mod accuracy;
+mod iterations;
+mod lengths;
 mod loss;
+mod steps;
 
 use std::{path::Path, sync::OnceLock};
 
@@ -14,9 +18,11 @@ use plotters::{
     style::{FontStyle, RGBColor, register_font},
 };
 
+use super::analysis::ModelAnalysis;
 use crate::error::ClientError;
 
 pub use accuracy::AccuracyBar;
+pub use iterations::{ShareCurve, SharePoint};
 pub use loss::{EpochLoss, LossCurve};
 
 /// DejaVu Sans, so that a machine without fonts or fontconfig draws the same picture. Its licence
@@ -35,6 +41,9 @@ const GREY: RGBColor = RGBColor(120, 120, 120);
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
+/// In the order of the models: the base in grey, then one colour per method.
+const COLOURS: [RGBColor; 4] = [GREY, BLUE, VERMILLION, GREEN];
+
 /// One of the pictures.
 #[derive(Debug, Clone, Copy)]
 pub enum Plot<'a> {
@@ -45,6 +54,21 @@ pub enum Plot<'a> {
     Accuracy {
         title: &'a str,
         bars: &'a [AccuracyBar],
+    },
+    /// Shares of right answers by model of the STaR loop: 0 is the untouched one.
+    Iterations {
+        title: &'a str,
+        curves: &'a [ShareCurve],
+    },
+    /// How long the answers are, a panel for each model.
+    Lengths {
+        title: &'a str,
+        models: &'a [ModelAnalysis],
+    },
+    /// Accuracy by the number of steps of the gold solution.
+    Steps {
+        title: &'a str,
+        models: &'a [ModelAnalysis],
     },
 }
 
@@ -75,6 +99,9 @@ impl Plot<'_> {
         match self {
             Self::Loss { title, curve } => loss::draw(root, title, curve),
             Self::Accuracy { title, bars } => accuracy::draw(root, title, bars),
+            Self::Iterations { title, curves } => iterations::draw(root, title, curves),
+            Self::Lengths { title, models } => lengths::draw(root, title, models),
+            Self::Steps { title, models } => steps::draw(root, title, models),
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plots::{AccuracyBar, LossCurve};
+use super::{
+    analysis::Analysis,
+    plots::{AccuracyBar, LossCurve},
+};
 use crate::{bootstrap::BootstrapSummary, compare::Comparison, eval::EvalSummary};
 
 /// Raised when a field changes its meaning.
@@ -31,6 +34,9 @@ pub struct Results {
     pub vanilla: Variant,
     /// Paired, on the test questions.
     pub comparisons: Vec<Comparison>,
+    /// What the answers say beyond right and wrong; absent in results of before it was there.
+    #[serde(default)]
+    pub analysis: Option<Analysis>,
     pub stages: Vec<StageTime>,
     pub memory: PeakMemory,
 }
@@ -114,13 +120,19 @@ impl PeakMemory {
 }
 
 impl Results {
-    /// The three accuracies in the order of the chart.
-    pub fn bars(&self) -> Vec<AccuracyBar> {
-        vec![
-            self.zero_shot.bar("zero-shot"),
-            self.vanilla.test.bar(&self.vanilla.name),
-            self.star.test.bar(&self.star.name),
+    /// The three models on the test questions, in the order of the page.
+    pub fn tests(&self) -> [(&str, &EvalSummary); 3] {
+        [
+            ("zero-shot", &self.zero_shot),
+            (&self.vanilla.name, &self.vanilla.test),
+            (&self.star.name, &self.star.test),
         ]
+    }
+
+    /// Their accuracies.
+    pub fn bars(&self) -> Vec<AccuracyBar> {
+        let bar = |(name, summary): (&str, &EvalSummary)| summary.bar(name);
+        self.tests().map(bar).to_vec()
     }
 
     /// Wall time of all stages.

@@ -16,7 +16,7 @@ use super::{
     kind::Kind,
     memory,
     recipe::Recipe,
-    settings::ChooseEpoch,
+    settings::{ChooseEpoch, Settings},
     stages::{Lab, log_path},
     trainer_process::TrainerProcess,
 };
@@ -282,7 +282,6 @@ fn choose(right: &[u64], how: ChooseEpoch) -> u32 {
 }
 
 fn arguments(lab: &Lab, kind: Kind, recipe: &Recipe, format: PromptFormat) -> Vec<OsString> {
-    let tuning = &lab.settings.tuning;
     let mut args: Vec<OsString> = vec!["sft".into()];
     let mut add = |flag: &str, value: OsString| args.extend([flag.into(), value]);
     add("--model", recipe.model.clone().into());
@@ -290,16 +289,7 @@ fn arguments(lab: &Lab, kind: Kind, recipe: &Recipe, format: PromptFormat) -> Ve
     add("--format", recipe.line_format.into());
     add("--out", lab.checkpoints.path(&kind.folder()).into());
     add("--epochs", recipe.epochs.to_string().into());
-    add("--lr", tuning.lr.to_string().into());
-    add("--schedule", schedule_name(tuning.lr_schedule).into());
-    add("--warmup-steps", tuning.warmup_steps.to_string().into());
-    add("--batch-size", tuning.batch_size.to_string().into());
-    add("--max-length", tuning.max_length.to_string().into());
-    let validation_fraction = tuning.validation_fraction.to_string();
-    add("--validation-fraction", validation_fraction.into());
-    add("--prompt", lab.settings.training_prompt.clone().into());
     add("--prompt-format", format.as_str().into());
-    add("--seed", lab.settings.seed.to_string().into());
     add("--server", lab.context.server.url().into());
     add(
         "--server-checkpoint-prefix",
@@ -316,8 +306,41 @@ fn arguments(lab: &Lab, kind: Kind, recipe: &Recipe, format: PromptFormat) -> Ve
     if lab.hardware.device == Device::Cuda {
         add("--device", "cuda".into());
     }
-    args.extend(tuning.trainer_args.iter().map(OsString::from));
+    args.extend(settings_arguments(&lab.settings));
     args
+}
+
+fn settings_arguments(settings: &Settings) -> Vec<OsString> {
+    let tuning = &settings.tuning;
+    let fixed = [
+        ("--lr", tuning.lr.to_string()),
+        ("--schedule", schedule_name(tuning.lr_schedule)),
+        ("--warmup-steps", tuning.warmup_steps.to_string()),
+        ("--batch-size", tuning.batch_size.to_string()),
+        ("--max-length", tuning.max_length.to_string()),
+        (
+            "--validation-fraction",
+            tuning.validation_fraction.to_string(),
+        ),
+        ("--prompt", settings.training_prompt.clone()),
+        ("--seed", settings.seed.to_string()),
+    ];
+    let fixed = fixed
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let more = tuning.trainer_args.iter().cloned();
+    fixed.chain(more).map(OsString::from).collect()
+}
+
+/// Whether the trainer understands its flags: to be known before hours of answers, not after them.
+pub(super) fn check_trainer_args(settings: &Settings) -> Result<(), ClientError> {
+    // The flags that `arguments` gives in any case, so that one given twice is found.
+    const GIVEN: &str = "trainer sft --model m --train t --format star --out o --epochs 1 \
+                         --prompt-format plain --server http://127.0.0.1:1 \
+                         --server-checkpoint-prefix c --server-time-limit-s 1";
+    let given = GIVEN.split_whitespace().map(OsString::from);
+    trainer::cli::check_arguments(given.chain(settings_arguments(settings)))
+        .map_err(|error| ClientError::Usage(format!("--trainer-args: {error}")))
 }
 
 /// The trainer's word for it.
@@ -343,5 +366,28 @@ mod tests {
     fn epochs_are_read_from_names() {
         assert_eq!(epoch_in("run-1/star/epoch_12"), Some(12));
         assert_eq!(epoch_in("base"), None);
+    }
+
+    /// Flags that the trainer does not know, or that it has already, are refused by name.
+    #[test]
+    fn trainer_args_are_checked() {
+        let checked = |text: &str| {
+            let mut settings = Settings::star();
+            settings.tuning.trainer_args = text.split_whitespace().map(str::to_owned).collect();
+            check_trainer_args(&settings).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(""), Ok(()));
+        assert_eq!(checked("--method lora --lora-rank 16"), Ok(()));
+        for (wrong, flag) in [
+            ("--nosuch 3", "--nosuch"),
+            ("--lr 1", "--lr"),
+            ("stray", "stray"),
+        ] {
+            let error = checked(wrong).unwrap_err();
+            assert!(
+                error.contains("--trainer-args") && error.contains(flag),
+                "{error}"
+            );
+        }
     }
 }

@@ -12,6 +12,10 @@ use crate::{error::ClientError, files, session::Questions};
 /// the trainer would find all its validation questions gone.
 const HELD_OUT_SALT: u64 = 0x5eed_0f0a_1d0a_7e57;
 
+const FIT_FILE: &str = "fit.jsonl";
+const HELD_OUT_FILE: &str = "held_out.jsonl";
+const SOLUTIONS_FILE: &str = "solutions.jsonl";
+
 /// The questions of an experiment.
 #[derive(Debug)]
 pub(super) struct Inputs {
@@ -20,21 +24,24 @@ pub(super) struct Inputs {
     pub(super) test_sha256: String,
     /// What is bootstrapped and trained on.
     pub(super) fit: Questions,
-    /// The same questions with the solutions that vanilla SFT learns.
-    pub(super) solutions_path: PathBuf,
+    /// The same questions as vanilla SFT learns them.
+    solutions: Vec<Question>,
     pub(super) held_out: Questions,
     pub(super) test: Questions,
+    /// Where [`Inputs::write`] puts the two sides.
+    folder: PathBuf,
 }
 
 impl Inputs {
-    /// Reads both files, splits the training questions and writes the two sides to `out/data`.
-    pub(super) fn prepare(
+    /// Reads both files and splits the training questions. Writes nothing: whether this is the
+    /// experiment that lies in `out` is still to be found out.
+    pub(super) fn read(
         (train, test): (&Path, &Path),
         out: &Path,
         settings: &Settings,
     ) -> Result<Self, ClientError> {
-        let train = Questions::read(train, settings.num_train)?;
-        let test = Questions::read(test, settings.num_test)?;
+        let train = Questions::read_keys(train, &settings.keys, settings.num_train)?;
+        let test = Questions::read_keys(test, &settings.keys, settings.num_test)?;
         refuse_overlap(&train, &test)?;
         let holdout = Holdout::new(settings.held_out_fraction, settings.seed ^ HELD_OUT_SALT)
             .map_err(|error| ClientError::Usage(error.to_string()))?;
@@ -46,28 +53,52 @@ impl Inputs {
         held_out.truncate(settings.max_held_out);
         if fit.is_empty() || held_out.is_empty() {
             return Err(ClientError::Usage(format!(
-                "{} training questions do not split into a part to train on and a held-out part; \
-                 give more",
-                train.list.len()
+                "{} training questions split into {} to train on and {} held-out ones, and both \
+                 must be there: give more questions, or another --held-out-fraction or \
+                 --max-held-out",
+                train.list.len(),
+                fit.len(),
+                held_out.len()
             )));
         }
         let folder = out.join("data");
-        files::create_folder(&folder)?;
-        let fit = write(&folder.join("fit.jsonl"), fit)?;
-        let held_out = write(&folder.join("held_out.jsonl"), held_out)?;
-        let solutions_path = folder.join("solutions.jsonl");
-        write(
-            &solutions_path,
-            solutions(&fit.list, settings.tuning.solutions),
-        )?;
         Ok(Self {
             train_sha256: train.sha256,
             test_sha256: test.sha256.clone(),
-            fit,
-            solutions_path,
-            held_out,
+            solutions: solutions(&fit, settings.tuning.solutions),
+            fit: as_written(&folder.join(FIT_FILE), fit),
+            held_out: as_written(&folder.join(HELD_OUT_FILE), held_out),
             test,
+            folder,
         })
+    }
+
+    /// Writes the two sides of the split; the same questions leave the files untouched.
+    pub(super) fn write(&self) -> Result<(), ClientError> {
+        files::create_folder(&self.folder)?;
+        let write = |name: &str, questions: &[Question]| {
+            files::write_if_other(&self.folder.join(name), text(questions).as_bytes())
+        };
+        write(FIT_FILE, &self.fit.list)?;
+        write(HELD_OUT_FILE, &self.held_out.list)?;
+        write(SOLUTIONS_FILE, &self.solutions)
+    }
+
+    /// Something the user should know before vanilla SFT learns it.
+    pub(super) fn warning(&self) -> Option<String> {
+        let is_bare = |question: &&Question| !question.answer.contains("####");
+        let num_bare = self.solutions.iter().filter(is_bare).count();
+        (num_bare > 0).then(|| {
+            format!(
+                "{num_bare} of {} training questions have an answer and no solution: there vanilla \
+                 SFT learns to answer with the bare number",
+                self.solutions.len()
+            )
+        })
+    }
+
+    pub(super) fn solutions_path(&self) -> PathBuf {
+        self.folder.join(SOLUTIONS_FILE)
     }
 }
 
@@ -104,28 +135,26 @@ fn solutions(questions: &[Question], how: Solutions) -> Vec<Question> {
     questions.iter().map(each).collect()
 }
 
-/// Writes questions with their ids, so that both sides keep them, and gives the set as read back.
-fn write(path: &Path, questions: Vec<Question>) -> Result<Questions, ClientError> {
-    let mut text = String::new();
-    for question in &questions {
+/// A set as it is read back from the file that [`Inputs::write`] makes of it.
+fn as_written(path: &Path, list: Vec<Question>) -> Questions {
+    Questions {
+        path: path.display().to_string(),
+        sha256: files::sha256_hex(text(&list).as_bytes()),
+        list,
+    }
+}
+
+/// The lines of a question file; with the ids, so that both sides of the split keep them.
+fn text(questions: &[Question]) -> String {
+    let line = |question: &Question| {
         let line = serde_json::json!({
             "id": question.id,
             "question": question.question,
             "answer": question.answer,
         });
-        text.push_str(&line.to_string());
-        text.push('\n');
-    }
-    // The same questions give the same bytes: a resumed run does not touch the file.
-    if std::fs::read(path).ok().as_deref() != Some(text.as_bytes()) {
-        files::write_atomic(path, text.as_bytes())?;
-    }
-    let sha256 = files::sha256_hex(text.as_bytes());
-    Ok(Questions {
-        path: path.display().to_string(),
-        sha256,
-        list: questions,
-    })
+        format!("{line}\n")
+    };
+    questions.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -152,8 +181,10 @@ mod tests {
             num_train: None,
             ..Settings::demo()
         };
-        let prepare = || Inputs::prepare((&train, &test), dir.path(), &settings).unwrap();
-        let (first, second) = (prepare(), prepare());
+        let read = || Inputs::read((&train, &test), dir.path(), &settings).unwrap();
+        let (first, second) = (read(), read());
+        assert_eq!(first.warning(), None);
+        first.write().unwrap();
         assert_eq!(first.fit.list, second.fit.list);
         assert_eq!(first.fit.list.len() + first.held_out.list.len(), 200);
         let path = dir.path().join("data/fit.jsonl");
@@ -169,10 +200,42 @@ mod tests {
         let train = file(dir.path(), "train.jsonl", 0..200);
         let test = file(dir.path(), "test.jsonl", 199..210);
         let error =
-            Inputs::prepare((&train, &test), dir.path(), &Settings::default_preset()).unwrap_err();
+            Inputs::read((&train, &test), dir.path(), &Settings::default_preset()).unwrap_err();
         assert!(
             error.to_string().contains("must not be trained on"),
             "{error}"
         );
+    }
+
+    /// A split with an empty side is refused, and the sentence names the flags that made it.
+    #[test]
+    fn an_empty_side_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let train = file(dir.path(), "train.jsonl", 0..200);
+        let test = file(dir.path(), "test.jsonl", 1000..1010);
+        let settings = Settings {
+            max_held_out: 0,
+            ..Settings::default_preset()
+        };
+        let error = Inputs::read((&train, &test), dir.path(), &settings).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("0 held-out") && error.contains("--max-held-out"),
+            "{error}"
+        );
+    }
+
+    /// A file of bare answers is no file of solutions, and that is said.
+    #[test]
+    fn bare_answers_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let train = file(dir.path(), "train.jsonl", 0..200);
+        let text = std::fs::read_to_string(&train).unwrap();
+        std::fs::write(&train, text.replace("#### ", "")).unwrap();
+        let test = file(dir.path(), "test.jsonl", 1000..1010);
+        let settings = Settings::default_preset();
+        let inputs = Inputs::read((&train, &test), dir.path(), &settings);
+        let warning = inputs.unwrap().warning().unwrap();
+        assert!(warning.contains("bare number"), "{warning}");
     }
 }

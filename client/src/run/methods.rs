@@ -1,6 +1,6 @@
 //! From the settings of an experiment to the methods of its stages.
 
-use data::record::Decoding;
+use data::{number::Number, prompt::PromptFormat, record::Decoding};
 
 use super::settings::{PromptMismatch, Settings};
 use crate::{
@@ -46,8 +46,15 @@ impl Settings {
     pub(super) fn check_prompts(&self) -> Result<Option<String>, ClientError> {
         let training = load_prompt(&self.training_prompt)?;
         let evaluation = load_prompt(&self.eval_prompt)?;
-        load_prompt(&self.bootstrap_prompt)?;
-        load_prompt(&self.hint_prompt)?;
+        // Rendered once, so that a hint prompt in place of a forward one is found now.
+        for prompt in [
+            &training,
+            &evaluation,
+            &load_prompt(&self.bootstrap_prompt)?,
+        ] {
+            prompt.render("", PromptFormat::Chat)?;
+        }
+        load_prompt(&self.hint_prompt)?.render_hint("", Number::from(0), PromptFormat::Chat)?;
         if training.digest() == evaluation.digest() {
             return Ok(None);
         }
@@ -84,5 +91,18 @@ mod tests {
         settings.prompt_mismatch = PromptMismatch::Allow;
         assert!(settings.check_prompts().unwrap().is_some());
         assert!(Settings::report().check_prompts().unwrap().is_some());
+    }
+
+    /// A hint prompt where a forward one is needed, and the other way round, is found at the start.
+    #[test]
+    fn hint_prompts_are_where_they_belong() {
+        let refused = |settings: Settings| settings.check_prompts().unwrap_err().to_string();
+        let mut settings = Settings::default_preset();
+        settings.hint_prompt = "basic".to_owned();
+        assert!(refused(settings).contains("not a hint prompt"));
+        let mut settings = Settings::default_preset();
+        settings.bootstrap_prompt = "hint".to_owned();
+        assert!(refused(settings).contains("is a hint prompt"));
+        assert!(Settings::star().check_prompts().is_ok());
     }
 }

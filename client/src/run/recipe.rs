@@ -1,6 +1,6 @@
 //! What a fine-tuning learns, from which weights, and for how long.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use data::{
     append_log::read_log,
@@ -29,12 +29,12 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    /// Gathers what a fine-tuning needs and writes its training file where there is none yet.
+    /// Gathers what a fine-tuning needs and writes its training file.
     pub(super) fn of(lab: &Lab, kind: Kind) -> Result<Self, ClientError> {
         let Kind::Star { iteration } = kind else {
             return Ok(Self {
                 model: lab.base(),
-                train_file: lab.inputs.solutions_path.clone(),
+                train_file: lab.inputs.solutions_path(),
                 line_format: "gsm8k",
                 epochs: lab.settings.tuning.epochs,
             });
@@ -51,7 +51,7 @@ impl Recipe {
         let train_file = lab
             .path("data")
             .join(format!("star_iteration_{iteration}.jsonl"));
-        write_once(&train_file, &rationales)?;
+        files::write_if_other(&train_file, &files::to_jsonl(&rationales, &train_file)?)?;
         let model = match (settings.star.restart, iteration) {
             (Restart::Previous, 2..) => {
                 let previous = Kind::Star {
@@ -133,22 +133,6 @@ fn keep_some(records: &mut Vec<AcceptedRecord>, count: usize, salt: u64) {
     places.sort_unstable();
     let limit = places[count].clone();
     records.retain(|record| place(record) < limit);
-}
-
-/// The same records give the same bytes, so a file that is there stays untouched.
-fn write_once(path: &Path, records: &[AcceptedRecord]) -> Result<(), ClientError> {
-    let mut bytes = Vec::new();
-    for record in records {
-        serde_json::to_writer(&mut bytes, record).map_err(|cause| ClientError::BadFile {
-            path: path.to_owned(),
-            problem: format!("a record cannot be written as JSON: {cause}"),
-        })?;
-        bytes.push(b'\n');
-    }
-    if std::fs::read(path).ok().as_deref() != Some(&bytes) {
-        files::write_atomic(path, &bytes)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,14 @@ use std::time::SystemTime;
 
 use data::{append_log::read_log, record::Attempt};
 
-use super::{fine_tune, kind::Kind, losses, recipe::Recipe, stages::Lab, turns::Turns};
+use super::{
+    fine_tune,
+    kind::{Kind, bootstrap_folder},
+    losses,
+    recipe::Recipe,
+    stages::Lab,
+    turns::Turns,
+};
 use crate::{
     clock,
     collect::ATTEMPTS_FILE,
@@ -13,7 +20,10 @@ use crate::{
     eval::EvalSummary,
     files,
     manifest::SOFTWARE,
-    report::results::{Inputs, RESULTS_VERSION, Results, Variant},
+    report::{
+        analysis::{Analysis, Evaluated, analyse},
+        results::{Inputs, RESULTS_VERSION, Results, Variant},
+    },
 };
 
 /// Reads what the stages left and puts it together.
@@ -26,11 +36,13 @@ pub(super) fn assemble(
     let star = Kind::Star {
         iteration: turns.chosen,
     };
+    let tests = Tests::read(lab, star)?;
+    let bootstrap_attempts = attempts(lab, &bootstrap_folder(turns.chosen))?;
     Ok(Results {
         version: RESULTS_VERSION,
         software: SOFTWARE.to_owned(),
         finished_at: clock::rfc3339(clock::unix_seconds(SystemTime::now())),
-        settings: serde_json::to_value(&lab.settings).unwrap_or_default(),
+        settings: lab.settings.to_json(),
         inputs: Inputs {
             model: lab.model.display().to_string(),
             train: inputs.fit.path.clone(),
@@ -44,7 +56,8 @@ pub(super) fn assemble(
         base_on_held_out: lab.summary("held_out/base")?,
         star: variant(lab, star)?,
         vanilla: variant(lab, Kind::Vanilla)?,
-        comparisons: comparisons(lab, star)?,
+        comparisons: tests.comparisons()?,
+        analysis: Some(tests.analysis(lab, &bootstrap_attempts)),
         stages: lab.state.times(),
         memory: lab.state.memory(),
         bootstrap: turns.chosen_turn()?.bootstrap.clone(),
@@ -73,21 +86,46 @@ fn variant(lab: &Lab, kind: Kind) -> Result<Variant, ClientError> {
     })
 }
 
-/// STaR against zero-shot first: that is the question the experiment asks.
-fn comparisons(lab: &Lab, star: Kind) -> Result<Vec<Comparison>, ClientError> {
-    let attempts = |folder: &str| -> Result<Vec<Attempt>, ClientError> {
-        Ok(read_log(&lab.path(folder).join(ATTEMPTS_FILE))?.records)
-    };
-    let zero_shot = attempts("zero_shot")?;
-    let star_attempts = attempts(&star.test_folder())?;
-    let vanilla = attempts(&Kind::Vanilla.test_folder())?;
-    let (base, star, vanilla) = (
-        ("zero-shot", zero_shot.as_slice()),
-        (star.title(), star_attempts.as_slice()),
-        (Kind::Vanilla.title(), vanilla.as_slice()),
-    );
-    [(base, star), (base, vanilla), (vanilla, star)]
-        .into_iter()
-        .map(|(first, second)| Comparison::of(first, second))
-        .collect()
+/// The attempts on the test questions.
+struct Tests {
+    star_title: &'static str,
+    zero_shot: Vec<Attempt>,
+    star: Vec<Attempt>,
+    vanilla: Vec<Attempt>,
+}
+
+impl Tests {
+    fn read(lab: &Lab, star: Kind) -> Result<Self, ClientError> {
+        Ok(Self {
+            star_title: star.title(),
+            zero_shot: attempts(lab, "zero_shot")?,
+            star: attempts(lab, &star.test_folder())?,
+            vanilla: attempts(lab, &Kind::Vanilla.test_folder())?,
+        })
+    }
+
+    /// STaR against zero-shot first: that is the question the experiment asks.
+    fn comparisons(&self) -> Result<Vec<Comparison>, ClientError> {
+        let base = ("zero-shot", self.zero_shot.as_slice());
+        let star = (self.star_title, self.star.as_slice());
+        let vanilla = (Kind::Vanilla.title(), self.vanilla.as_slice());
+        [(base, star), (base, vanilla), (vanilla, star)]
+            .into_iter()
+            .map(|(first, second)| Comparison::of(first, second))
+            .collect()
+    }
+
+    fn analysis(&self, lab: &Lab, bootstrap: &[Attempt]) -> Analysis {
+        let model = |name, attempts| Evaluated { name, attempts };
+        let models = [
+            model("zero-shot", self.zero_shot.as_slice()),
+            model(Kind::Vanilla.title(), &self.vanilla),
+            model(self.star_title, &self.star),
+        ];
+        analyse(&lab.inputs.test.list, &models, bootstrap)
+    }
+}
+
+fn attempts(lab: &Lab, folder: &str) -> Result<Vec<Attempt>, ClientError> {
+    Ok(read_log(&lab.path(folder).join(ATTEMPTS_FILE))?.records)
 }

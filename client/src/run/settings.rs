@@ -7,7 +7,7 @@ use data::{answer::Rule, select::Policy};
 use serde::{Deserialize, Serialize};
 use trainer::schedule::ScheduleKind;
 
-use crate::{sampling::Sampling, session::FormatChoice};
+use crate::{dataset::Keys, sampling::Sampling, session::FormatChoice};
 
 /// Which epoch's checkpoint is put to the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -123,6 +123,9 @@ pub struct Settings {
     pub resample_top_p: f32,
     /// Which rationales become training data.
     pub policy: Policy,
+    /// What the fields of the question files are called.
+    #[serde(default, skip_serializing_if = "Keys::are_default")]
+    pub keys: Keys,
     /// Only the first so many questions of the file.
     pub num_train: Option<usize>,
     pub num_test: Option<usize>,
@@ -159,9 +162,15 @@ impl Settings {
     /// One `name = value` a line, for people; nested groups have dotted names.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let value = serde_json::to_value(self).unwrap_or_default();
-        flatten("", &value, &mut lines);
+        flatten("", &self.to_json(), &mut lines);
         lines
+    }
+
+    /// By way of text, in which a number is as short as the user wrote it: an f32 of 0.7 is no
+    /// 0.699999988.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     files,
     generate::{BulkLimits, default_in_flight},
     interrupt::Interrupt,
+    preflight::OnTrouble,
     progress::ProgressMode,
     report::{
         RESULTS_FILE,
@@ -60,23 +61,27 @@ pub struct Experiment {
     pub max_in_flight: Option<usize>,
     pub interrupt: Interrupt,
     pub progress: ProgressMode,
+    /// For the untouched model's first answers. What a fine-tuned model does wrong is a result.
+    pub preflight: OnTrouble,
 }
 
 /// Runs or continues an experiment and renders its report.
 pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
     let warning = experiment.settings.check_prompts()?;
+    fine_tune::check_trainer_args(&experiment.settings)?;
     experiment.progress.say(&experiment.settings.text());
-    if let Some(warning) = warning {
-        experiment.progress.say(&format!("WARNING: {warning}"));
-    }
     files::create_folder(&experiment.out)?;
-    let inputs = Inputs::prepare(
+    let inputs = Inputs::read(
         (&experiment.train, &experiment.test),
         &experiment.out,
         &experiment.settings,
     )?;
     let digests = (inputs.train_sha256.as_str(), inputs.test_sha256.as_str());
     let state = State::open(&experiment.out, &experiment.settings, digests)?;
+    inputs.write()?;
+    for warning in warning.into_iter().chain(inputs.warning()) {
+        experiment.progress.say(&format!("WARNING: {warning}"));
+    }
     let checkpoints = match &experiment.server {
         ServerSide::Embedded => Checkpoints::at_root(experiment.out.join("checkpoints")),
         ServerSide::Remote {
@@ -89,20 +94,17 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
             server, token_file, ..
         } => (None, *server, token_file),
         ServerSide::Embedded => {
-            experiment
-                .progress
-                .say("loading the model into a server in this process");
+            let line = "loading the model into a server in this process";
+            experiment.progress.say(line);
             let root = checkpoints.path("");
-            let (embedded, server) =
-                EmbeddedServer::start(&base, &root, &experiment.hardware).await?;
-            (Some(embedded), server, None)
+            let started = EmbeddedServer::start(&base, &root, &experiment.hardware).await?;
+            (Some(started.0), started.1, None)
         }
     };
     let info = server.info().await?;
+    let in_flight = experiment.max_in_flight;
     let limits = BulkLimits {
-        max_in_flight: experiment
-            .max_in_flight
-            .unwrap_or_else(|| default_in_flight(&info)),
+        max_in_flight: in_flight.unwrap_or_else(|| default_in_flight(&info)),
         ..BulkLimits::default()
     };
     let mut lab = Lab {
@@ -116,6 +118,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
             progress: experiment.progress,
             interrupt: experiment.interrupt,
             limits,
+            preflight: experiment.preflight,
         },
         checkpoints,
         inputs,
@@ -247,6 +250,20 @@ impl Lab {
         Ok(swap.new.digest)
     }
 
+    /// For questions to these weights: only the untouched model's first answers can stop a run.
+    pub(super) fn context_for(&self, digest: &str) -> Context {
+        let is_base = self.state.base_digest() == Some(digest);
+        let preflight = if is_base {
+            self.context.preflight
+        } else {
+            OnTrouble::Warn
+        };
+        Context {
+            preflight,
+            ..self.context.clone()
+        }
+    }
+
     /// Evaluates the weights with this digest, which the server must hold.
     pub(super) async fn evaluate(
         &self,
@@ -258,7 +275,7 @@ impl Lab {
         let session = Session::open(&self.context.server, method, questions, "eval").await?;
         session.require_weights(digest)?;
         evaluate_session(
-            &self.context,
+            &self.context_for(digest),
             &session,
             questions,
             &self.out.join(folder),

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use data::append_log::Lock;
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
@@ -108,16 +109,20 @@ struct Record {
 pub(super) struct State {
     path: PathBuf,
     record: Record,
+    /// Two experiments in one folder would swap weights and write stages under each other's feet.
+    _lock: Lock,
 }
 
 impl State {
-    /// Reads the state of a folder or starts one. Other settings or inputs than before are refused.
+    /// Reads the state of a folder or starts one. Other settings or inputs than before are refused,
+    /// and so is a second experiment in the folder while one runs.
     pub(super) fn open(
         folder: &Path,
         settings: &Settings,
         (train_sha256, test_sha256): (&str, &str),
     ) -> Result<Self, ClientError> {
         let path = folder.join(STATE_FILE);
+        let lock = Lock::take(&path)?;
         let fresh = Record {
             settings: settings.clone(),
             train_sha256: train_sha256.to_owned(),
@@ -131,6 +136,7 @@ impl State {
             let state = Self {
                 path,
                 record: fresh,
+                _lock: lock,
             };
             state.write()?;
             return Ok(state);
@@ -143,7 +149,11 @@ impl State {
                 found,
             });
         }
-        Ok(Self { path, record })
+        Ok(Self {
+            path,
+            record,
+            _lock: lock,
+        })
     }
 
     pub(super) fn is_finished(&self, stage: Stage) -> bool {
@@ -220,15 +230,25 @@ fn first_difference(earlier: &Record, now: &Record) -> Option<(String, String, S
             return Some((field.to_owned(), earlier.clone(), now.clone()));
         }
     }
-    let (earlier, now) = (earlier.settings.lines(), now.settings.lines());
-    let value = |line: &str| {
-        line.split_once(" = ")
-            .map_or(String::new(), |it| it.1.to_owned())
-    };
-    earlier.iter().zip(&now).find_map(|(earlier, now)| {
-        let field = earlier.split(" = ").next().unwrap_or_default();
-        (earlier != now).then(|| (field.to_owned(), value(earlier), value(now)))
+    // By name: a setting that stands at its default may be left out of one side.
+    let (earlier, now) = (by_name(&earlier.settings), by_name(&now.settings));
+    let fields = earlier.keys().chain(now.keys());
+    fields.into_iter().find_map(|field| {
+        let value = |side: &BTreeMap<String, String>| {
+            side.get(field)
+                .map_or_else(|| "the default".to_owned(), Clone::clone)
+        };
+        let (earlier, now) = (value(&earlier), value(&now));
+        (earlier != now).then(|| (field.clone(), earlier, now))
     })
+}
+
+fn by_name(settings: &Settings) -> BTreeMap<String, String> {
+    let split = |line: String| {
+        line.split_once(" = ")
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    settings.lines().into_iter().filter_map(split).collect()
 }
 
 #[cfg(test)]
@@ -245,6 +265,7 @@ mod tests {
             .add_time(Stage::ZeroShot, Duration::from_secs(2))
             .unwrap();
         state.finish(Stage::ZeroShot).unwrap();
+        drop(state);
         let mut state = open().unwrap();
         assert!(
             state.is_finished(Stage::ZeroShot)
@@ -286,6 +307,7 @@ mod tests {
                 .to_string()
                 .contains("base model")
         );
+        drop(state);
         let mut changed = Settings::demo();
         changed.star.iterations = 9;
         let error = State::open(dir.path(), &changed, ("a", "b"))
@@ -295,7 +317,31 @@ mod tests {
             error.contains("star.iterations") && error.contains('9'),
             "{error}"
         );
+        let mut changed = Settings::demo();
+        changed.keys.answer = Some("final".to_owned());
+        let error = State::open(dir.path(), &changed, ("a", "b")).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("keys.answer") && error.contains("the default"),
+            "{error}"
+        );
         let error = State::open(dir.path(), &Settings::demo(), ("a", "c")).unwrap_err();
         assert!(error.to_string().contains("test file"), "{error}");
+    }
+
+    /// One experiment at a time: the second is told who holds the folder.
+    #[test]
+    fn a_second_experiment_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || State::open(dir.path(), &Settings::demo(), ("a", "b"));
+        let first = open().unwrap();
+        let error = open().unwrap_err().to_string();
+        let holder = format!("process {}", std::process::id());
+        assert!(
+            error.contains("state.json") && error.contains(&holder),
+            "{error}"
+        );
+        drop(first);
+        open().unwrap();
     }
 }

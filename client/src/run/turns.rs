@@ -84,37 +84,39 @@ impl Lab {
         }
         let started = Instant::now();
         let done = async {
-            self.load_generator(iteration).await?;
+            let context = self.context_for(&self.load_generator(iteration).await?);
             let method = self.settings.bootstrap_method(iteration)?;
             let policy = self.settings.policy.clone();
             let questions = &self.inputs.fit;
-            let summary = bootstrap(&self.context, method, policy, questions, &folder).await?;
+            let summary = bootstrap(&context, method, policy, questions, &folder).await?;
             self.context.progress.say(&summary.equation());
+            for warning in summary.warnings() {
+                self.context.progress.say(&format!("WARNING: {warning}"));
+            }
             Ok(summary)
         }
         .await;
         self.end(stage, started, done)
     }
 
-    /// Makes the server hold what answers in this turn: the last turn's weights.
-    async fn load_generator(&self, iteration: u32) -> Result<(), ClientError> {
+    /// Makes the server hold what answers in this turn: the last turn's weights. Gives their digest.
+    async fn load_generator(&self, iteration: u32) -> Result<String, ClientError> {
         if iteration == 1 {
-            self.load_base().await?;
-            return Ok(());
+            return self.load_base().await;
         }
         let last = Kind::Star {
             iteration: iteration - 1,
         };
         let epoch = fine_tune::chosen_epoch(self, last)?;
-        self.load(&last.checkpoint(epoch)).await?;
-        Ok(())
+        self.load(&last.checkpoint(epoch)).await
     }
 
     /// What a finished turn left.
     fn turn(&self, iteration: u32, bootstrap: BootstrapSummary) -> Result<Iteration, ClientError> {
         let kind = Kind::Star { iteration };
         let chosen_epoch = fine_tune::chosen_epoch(self, kind)?;
-        let is_tested = self.state.is_finished(kind.test_stage());
+        // The setting decides, not what is there: the last test of an earlier call is no part of it.
+        let is_tested = self.settings.star.test_when == TestWhen::EachIteration;
         let test = is_tested.then(|| self.summary(&kind.test_folder()));
         Ok(Iteration {
             iteration,

@@ -1,4 +1,4 @@
-//! One writer: an advisory lock on a file beside the log.
+//! One writer: an advisory lock on a file beside the one that is written.
 //!
 //! The lock file stays when the writer is gone (removing it would race with the next one); the lock
 //! itself ends with the process, however it ends.
@@ -10,39 +10,44 @@ use std::{
     path::Path,
 };
 
+/// The right to write a file, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     /// The open file is the lock.
     _file: File,
 }
 
 impl Lock {
-    pub(super) fn take(log: &Path) -> Result<Lock, LogError> {
-        let path = sidecar(log, ".lock");
+    /// Locks `<file>.lock`.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] while another holds it.
+    pub fn take(file: &Path) -> Result<Lock, LogError> {
+        let path = sidecar(file, ".lock");
         let fail = |operation| io_error(operation, &path);
-        let mut file = OpenOptions::new()
+        let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)
             .map_err(fail("cannot open the lock file"))?;
-        match file.try_lock() {
+        match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(LogError::Locked {
-                    path: log.to_owned(),
-                    holder: holder(&mut file),
+                    path: file.to_owned(),
+                    holder: holder(&mut lock),
                 });
             }
             Err(TryLockError::Error(source)) => return Err(fail("cannot lock")(source)),
         }
-        file.set_len(0)
+        lock.set_len(0)
             .map_err(fail("cannot write the lock file"))?;
         let line = format!("process {} on {}\n", std::process::id(), host_name());
-        file.write_all(line.as_bytes())
+        lock.write_all(line.as_bytes())
             .map_err(fail("cannot write the lock file"))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { _file: lock })
     }
 }
 

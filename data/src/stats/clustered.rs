@@ -5,7 +5,7 @@
 //! to evals"). Counting every sample as a question of its own makes intervals too narrow, up to √k
 //! times.
 
-use super::{Interval, Z_95};
+use super::{Interval, PairedCounts, Z_95, wilson};
 use serde::{Deserialize, Serialize};
 
 /// The samples of one question.
@@ -27,17 +27,24 @@ pub struct Estimate {
     pub num_questions: u64,
 }
 
-/// Mean share of right samples. `None` for fewer than two questions, which have no spread.
+/// Mean share of right samples. Where all questions have the same share, or there is only one, the
+/// spread says nothing, and the interval is Wilson's with each question as one trial. `None` for no
+/// questions.
 ///
 /// # Panics
 /// Where a question has no samples, or more right ones than samples.
 pub fn clustered_mean(questions: &[SampleCounts]) -> Option<Estimate> {
     let shares: Vec<f64> = questions.iter().map(|counts| counts.share()).collect();
-    estimate(&shares, 0.0)
+    let num_questions = shares.len() as u64;
+    estimate(&shares, 0.0, |mean| {
+        wilson((mean * shares.len() as f64).round() as u64, num_questions)
+    })
 }
 
 /// Second run's mean minus the first's over the same questions, from the differences of each
-/// question's two means. The numbers of samples may differ. `None` for fewer than two questions.
+/// question's two means. The numbers of samples may differ. Where every question differs by the
+/// same there is no spread to judge by, and each is one vote of that size, for or against. `None`
+/// for no questions.
 ///
 /// # Panics
 /// As [`clustered_mean`].
@@ -46,22 +53,51 @@ pub fn clustered_difference(questions: &[(SampleCounts, SampleCounts)]) -> Optio
         .iter()
         .map(|(first, second)| second.share() - first.share())
         .collect();
-    estimate(&differences, -1.0)
+    estimate(&differences, -1.0, |mean| {
+        let count = |sign: f64| differences.iter().filter(|it| **it * sign > 0.0).count() as u64;
+        let (only_first, only_second) = (count(-1.0), count(1.0));
+        let votes = PairedCounts {
+            both_right: differences.len() as u64 - only_first - only_second,
+            only_first,
+            only_second,
+            both_wrong: 0,
+        };
+        let size = if mean == 0.0 { 1.0 } else { mean.abs() };
+        let Interval { low, high } = votes.difference_interval();
+        Interval {
+            low: low * size,
+            high: high * size,
+        }
+    })
 }
 
 impl SampleCounts {
-    fn share(self) -> f64 {
+    /// Right samples over all.
+    pub fn share(self) -> f64 {
         assert!(self.num_samples > 0, "a question without samples");
         assert!(self.num_right <= self.num_samples, "{self:?}");
         self.num_right as f64 / self.num_samples as f64
     }
 }
 
-/// Of values from `lowest` to 1.
-fn estimate(values: &[f64], lowest: f64) -> Option<Estimate> {
+/// Of values from `lowest` to 1; `without_spread` gives the interval where all are the same.
+fn estimate(
+    values: &[f64],
+    lowest: f64,
+    without_spread: impl Fn(f64) -> Interval,
+) -> Option<Estimate> {
     let n = values.len() as f64;
-    if values.len() < 2 {
-        return None;
+    let first = *values.first()?;
+    let is_spread = values
+        .iter()
+        .any(|value| (value - first).abs() > f64::EPSILON);
+    if !is_spread {
+        return Some(Estimate {
+            mean: first,
+            standard_error: 0.0,
+            interval: without_spread(first),
+            num_questions: values.len() as u64,
+        });
     }
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();

@@ -53,6 +53,13 @@ pub fn majority_chance(answers: &[Option<Number>], gold: Number) -> f64 {
     }
 }
 
+/// How many answers share the most votes: more than one is a tie, none where no sample has an answer.
+pub fn num_leading(answers: &[Option<Number>]) -> usize {
+    let votes = tally(answers);
+    let most = votes.iter().map(|vote| vote.1).max();
+    votes.iter().filter(|vote| Some(vote.1) == most).count()
+}
+
 /// Votes per answer, in the order in which answers were first seen.
 pub(crate) fn tally(answers: &[Option<Number>]) -> Vec<(Number, usize)> {
     let mut votes: Vec<(Number, usize)> = Vec::new();

@@ -113,7 +113,7 @@ fn percentiles() {
 mod samples {
     use crate::{
         number::Number,
-        stats::samples::{majority, majority_chance, pass_at_k},
+        stats::samples::{majority, majority_chance, num_leading, pass_at_k},
     };
 
     /// pass@k over the four published OpenAI models as four samples, from the histogram of right
@@ -149,13 +149,14 @@ mod samples {
     /// The most frequent answer wins, the first seen of equals; no answer is no vote.
     #[test]
     fn majority_and_ties() {
-        for (votes, winner) in [
-            (vec![5, 7, 7], Some(7)),
-            (vec![7, 5, 5, 7], Some(7)),
-            (vec![0, 0, 5], Some(5)),
-            (vec![0, 0], None),
-            (vec![], None),
+        for (votes, winner, leading) in [
+            (vec![5, 7, 7], Some(7), 1),
+            (vec![7, 5, 5, 7], Some(7), 2),
+            (vec![0, 0, 5], Some(5), 1),
+            (vec![0, 0], None, 0),
+            (vec![], None, 0),
         ] {
+            assert_eq!(num_leading(&answers(&votes)), leading, "{votes:?}");
             assert_eq!(
                 majority(&answers(&votes)),
                 winner.map(Number::from),
@@ -176,9 +177,11 @@ mod samples {
 }
 
 mod clustered {
+    use super::paired;
     use crate::stats::{
         Interval,
         clustered::{Estimate, SampleCounts, clustered_difference, clustered_mean},
+        wilson,
     };
 
     fn counts(num_right: u64, num_samples: u64) -> SampleCounts {
@@ -241,7 +244,7 @@ mod clustered {
         );
     }
 
-    /// Intervals end where scores do, and one question says nothing about others.
+    /// Intervals end where scores do; without a spread each question is one trial.
     #[test]
     fn ends() {
         let extreme = clustered_mean(&[counts(0, 2), counts(2, 2)]).unwrap();
@@ -252,7 +255,17 @@ mod clustered {
         assert_eq!(extreme.interval, all);
         let certain = clustered_mean(&[counts(2, 2), counts(3, 3)]).unwrap();
         assert!(certain.standard_error.abs() < 1e-12);
-        assert_eq!(clustered_mean(&[counts(1, 2)]), None);
+        assert_eq!(certain.interval, wilson(2, 2));
+        assert_eq!(
+            clustered_mean(&[counts(2, 2)]).unwrap().interval,
+            wilson(1, 1)
+        );
+        let better = [(counts(1, 4), counts(2, 4)); 3];
+        let votes = paired(0, 0, 3, 0).difference_interval();
+        let found = clustered_difference(&better).unwrap();
+        assert!((found.mean - 0.25).abs() < 1e-12);
+        assert!((found.interval.low - votes.low * 0.25).abs() < 1e-12);
+        assert!((found.interval.high - votes.high * 0.25).abs() < 1e-12);
         assert_eq!(clustered_mean(&[]), None);
         assert_eq!(clustered_difference(&[]), None);
     }

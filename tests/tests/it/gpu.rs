@@ -166,7 +166,7 @@ fn the_loop_as_one_command_on_a_gpu() {
         &results.vanilla.test,
     ] {
         assert_accounted(summary);
-        assert_eq!(summary.counts.questions, 8);
+        assert_eq!(summary.counts.attempts, 8);
     }
     assert!(results.star.losses.epochs[0].train_loss.is_finite());
 }

@@ -44,16 +44,16 @@ fn checked_eval(server: &TestServer, questions: &Path, out: &Path) -> EvalSummar
     let summary: EvalSummary = serde_json::from_str(&printed).expect("--json prints a summary");
     assert_eq!(read_json::<EvalSummary>(&out.join("summary.json")), summary);
     assert_accounted(&summary);
-    assert_eq!(attempts(out).len() as u64, summary.counts.questions);
+    assert_eq!(attempts(out).len() as u64, summary.counts.attempts);
     summary
 }
 
 /// Questions in = right + wrong + no answer + truncated.
 pub(crate) fn assert_accounted(summary: &EvalSummary) {
     let counts = summary.counts;
-    assert_eq!(counts.questions, summary.manifest.dataset.num_questions);
+    assert_eq!(counts.attempts, summary.manifest.dataset.num_questions);
     assert_eq!(
-        counts.questions,
+        counts.attempts,
         counts.right + counts.wrong + counts.no_answer + counts.truncated,
         "{counts:?}"
     );
@@ -200,12 +200,12 @@ fn bootstrap_checked(server: &TestServer, questions: &Path, out: &Path) -> std::
     assert_eq!(num_ended, summary.num_questions, "{:?}", summary.outcomes);
     for classes in [summary.forward, summary.hint] {
         let sum = classes.right + classes.wrong + classes.no_answer + classes.truncated;
-        assert_eq!(classes.questions, sum, "{classes:?}");
+        assert_eq!(classes.attempts, sum, "{classes:?}");
     }
-    assert_eq!(summary.forward.questions, summary.num_questions);
+    assert_eq!(summary.forward.attempts, summary.num_questions);
     assert_eq!(
         attempts(out).len() as u64,
-        summary.forward.questions + summary.hint.questions
+        summary.forward.attempts + summary.hint.attempts
     );
     let accepted = out.join("accepted.jsonl");
     let text = fs::read_to_string(&accepted).expect("the accepted set");
@@ -270,7 +270,7 @@ pub(crate) fn assert_whole(results: &Results) {
         &results.vanilla.test,
     ] {
         assert_accounted(summary);
-        assert_eq!(summary.counts.questions, inputs.num_test);
+        assert_eq!(summary.counts.attempts, inputs.num_test);
     }
     let num_ended: u64 = results
         .bootstrap

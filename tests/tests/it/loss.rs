@@ -22,7 +22,7 @@ fn demo(name: &str) -> std::path::PathBuf {
 
 /// `star loss` of a file, as JSON.
 fn loss_of(server: &TestServer, file: &Path) -> Value {
-    let printed = star(["loss", "--json"])
+    let printed = star(["loss", "--json", "--annotations", "keep"])
         .with("--server", server.url())
         .with("--dataset", file)
         .succeed();

@@ -68,7 +68,7 @@ fn gsm8k_is_accounted_for() {
         .succeed();
         let summary: EvalSummary = read_json(&out.join("summary.json"));
         assert_accounted(&summary);
-        assert_eq!(summary.counts.questions, NUM_QUESTIONS);
+        assert_eq!(summary.counts.attempts, NUM_QUESTIONS);
         assert_eq!(summary.manifest.template.is_some(), format == "chat");
         let attempts = attempts(&out);
         assert_eq!(attempts.len() as u64, NUM_QUESTIONS);

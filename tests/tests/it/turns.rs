@@ -58,7 +58,7 @@ fn turns_follow_each_other() {
         assert!(made.iter().all(|it| it.iteration == iteration));
         assert_eq!(
             made.len() as u64,
-            turn.bootstrap.forward.questions + turn.bootstrap.hint.questions
+            turn.bootstrap.forward.attempts + turn.bootstrap.hint.attempts
         );
         assert_accounted(&turn.held_out);
         let tested = out.join(format!("test_star_iteration_{iteration}"));
@@ -69,6 +69,29 @@ fn turns_follow_each_other() {
             assert_eq!(kept, epoch == turn.chosen_epoch, "epoch {epoch}");
         }
     }
+}
+
+/// The same command over a finished experiment finds the same; with another setting it is refused,
+/// and no file changes.
+#[test]
+fn a_finished_experiment_stays_as_it_is() {
+    let base = BaseModel::get();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    experiment(&base, dir.path(), &out).succeed();
+    let results: Results = read_json(&out.join("results.json"));
+    experiment(&base, dir.path(), &out).succeed();
+    let again: Results = read_json(&out.join("results.json"));
+    assert_eq!(again.iterations, results.iterations);
+
+    let file = |name: &str| fs::read(out.join("data").join(name)).unwrap();
+    let files = || ["fit.jsonl", "held_out.jsonl", "solutions.jsonl"].map(file);
+    let before = files();
+    let other = experiment(&base, dir.path(), &out).with("--seed", "8");
+    let other = other.start().end();
+    assert_eq!(other.code, Some(1), "{}", other.stderr);
+    assert!(other.stderr.contains("another seed"), "{}", other.stderr);
+    assert!(before == files());
 }
 
 /// From the previous weights, over all rationales so far, growing, with a test after each turn.

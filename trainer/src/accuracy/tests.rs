@@ -103,7 +103,9 @@ async fn serve(
         };
         if let Some(request) = item {
             assert_eq!(request.sampling.unwrap().temperature, Some(0.0));
-            assert_eq!(request.stopping.unwrap().max_new_tokens, Some(40));
+            let stopping = request.stopping.unwrap();
+            assert_eq!(stopping.max_new_tokens, Some(40));
+            assert_eq!(stopping.stop_strings, ["Q:"]);
             held.push(request.request_id);
             fake.most_in_flight.fetch_max(held.len(), Ordering::Relaxed);
             continue;
@@ -175,6 +177,7 @@ fn check(num_questions: usize, time_limit: Duration) -> AccuracyCheck {
             })
             .collect(),
         max_new_tokens: 40,
+        stop_strings: vec!["Q:".to_string()],
         time_limit,
     }
 }

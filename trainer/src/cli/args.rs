@@ -127,8 +127,9 @@ pub struct SftArgs {
     /// Part of the questions held out for validation loss (split by question, seeded).
     #[arg(long, alias = "val-fraction", default_value_t = 0.1)]
     pub validation_fraction: f64,
-    /// Prompt around the question: a built-in name or a template file. The default is the one
-    /// evaluation uses, so that training and evaluation prompts have the same token ids.
+    /// Prompt around the question: basic, basic-forward, marked, sft, cot-8shot,
+    /// llama-8shot-multiturn, or a template file. The default is the one evaluation uses, so that
+    /// training and evaluation prompts have the same token ids.
     #[arg(long, default_value = "basic")]
     pub prompt: String,
     /// Plain text or the checkpoint's chat template.

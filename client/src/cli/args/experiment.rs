@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use gen_server::Device;
 
-use super::{ConnectionArgs, Preset, SettingsArgs};
+use super::{ConnectionArgs, DatasetArgs, Preset, SettingsArgs};
 
 /// Where an experiment's server is and how it reaches the checkpoints.
 #[derive(Debug, Clone, Args)]
@@ -42,12 +42,16 @@ pub struct RunArgs {
     /// Base model: a folder in Hugging Face layout
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Training questions: JSONL with `question` and `answer`
-    #[arg(long, value_name = "FILE")]
+    /// Training questions: a file (JSONL, JSON or parquet with `question` and `answer`), or a name in
+    /// the Hugging Face cache such as openai/gsm8k:main/train
+    #[arg(long, value_name = "FILE|NAME")]
     pub train: PathBuf,
-    /// Test questions; used once per model, at the end
-    #[arg(long, value_name = "FILE")]
+    /// Test questions; put once to the untouched model and to what was chosen, and nothing is chosen by
+    /// them
+    #[arg(long, value_name = "FILE|NAME")]
     pub test: PathBuf,
+    #[command(flatten)]
+    pub questions: DatasetArgs,
     /// Folder for everything; a run found there goes on
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::FormatArg;
+use super::{FormatArg, bootstrap::count};
 
 /// Which settings stand behind the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +47,17 @@ pub struct MethodArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Only the first N questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     pub limit: Option<usize>,
+    #[command(flatten)]
+    pub preflight: PreflightArgs,
+}
+
+/// The look at the first answers of a long run.
+#[derive(Debug, Clone, Args)]
+pub struct PreflightArgs {
+    /// Go on, with a warning, where the first 64 answers are cut or hold no answer; preset report always
+    /// does
+    #[arg(long)]
+    pub no_preflight: bool,
 }

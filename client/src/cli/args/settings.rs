@@ -3,7 +3,10 @@
 use clap::Args;
 use trainer::schedule::ScheduleKind;
 
-use super::FormatArg;
+use super::{
+    FormatArg, PolicyArgs, PreflightArgs,
+    bootstrap::{count, tries},
+};
 use crate::run::{ChooseEpoch, Rationales, Restart, Solutions};
 
 #[derive(Debug, Clone, Args)]
@@ -15,11 +18,15 @@ pub struct SettingsArgs {
     #[command(flatten)]
     pub tries: TriesArgs,
     #[command(flatten)]
+    pub accept: PolicyArgs,
+    #[command(flatten)]
     pub turns: TurnsArgs,
     #[command(flatten)]
     pub tuning: TuningArgs,
     #[arg(long)]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub preflight: PreflightArgs,
 }
 
 /// Which questions.
@@ -27,10 +34,10 @@ pub struct SettingsArgs {
 #[command(next_help_heading = "Questions")]
 pub struct QuestionsArgs {
     /// Use the first N training questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     pub num_train: Option<usize>,
     /// Use the first N test questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     pub num_test: Option<usize>,
     /// Share of the training questions that is held out, to choose epoch and iteration by
     #[arg(long, value_name = "SHARE")]
@@ -74,13 +81,16 @@ pub struct PromptsArgs {
 #[command(next_help_heading = "Bootstrapping")]
 pub struct TriesArgs {
     /// Forward samples of a question in any case (rejection sampling)
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", value_parser = tries(1))]
     pub samples: Option<u32>,
+    /// More samples for a question that some of the K got right and some did not
+    #[arg(long, value_name = "M", value_parser = tries(0))]
+    pub extra_samples: Option<u32>,
     /// Forward samples of a question until one will do
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = tries(1))]
     pub forward_attempts: Option<u32>,
     /// Hint attempts of a question until one will do; 0 for none
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = tries(0))]
     pub hint_attempts: Option<u32>,
     /// Temperature of every sample but a prompt's first
     #[arg(long)]
@@ -121,6 +131,7 @@ pub struct TurnsArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Fine-tuning")]
 pub struct TuningArgs {
+    /// Passes over the examples; where --first-steps counts steps (preset star), of vanilla SFT alone
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: Option<u32>,
     /// Peak learning rate

@@ -1,28 +1,44 @@
 //! `star eval`, `star compare`, `star score` and `star loss`.
 
-use data::{append_log::read_log, number::Number, question::gold_number, record::Attempt};
+use std::path::PathBuf;
 
 use super::{
     super::args::{CompareArgs, EvalArgs, LossArgs, ScoreArgs},
     print, print_json,
 };
 use crate::{
-    cli::resolve,
-    compare::{Strictness, compare_folders},
+    cli::{dataset, resolve},
+    compare::{ComparedRuns, How, Run, Strictness},
     error::ClientError,
+    eval::{add_loss, evaluate},
     files,
     interrupt::Interrupt,
     loss::{Examples, LossMethod, measure},
-    score,
-    session::{Questions, load_prompt},
+    score::{ScoreSummary, score_file},
+    session::{Context, load_prompt},
 };
 
 pub(super) async fn eval(args: EvalArgs, interrupt: Interrupt) -> Result<(), ClientError> {
-    let method = resolve::eval_method(&args.method)?;
-    let questions = Questions::read(&args.dataset, args.method.limit)?;
+    let method = resolve::eval_method(&args.method, args.samples)?;
+    let questions = dataset::questions(&args.dataset, &args.questions, args.method.limit)?;
+    // Read now: a file without solutions is known before hours of answers.
+    let annotations = resolve::annotations(args.annotations);
+    let solutions = || Examples::of_questions(&questions, annotations);
+    let solutions = args.loss.then(solutions).transpose()?;
+    let loss_method = LossMethod {
+        prompt: method.prompt.clone(),
+        format: method.format,
+        max_length: None,
+    };
     let server = resolve::connect(&args.server.server, &args.server.connection, &interrupt).await?;
-    let context = resolve::context(server, &args.server.connection, interrupt).await?;
-    let summary = crate::eval::evaluate(&context, method, &questions, &args.out, "eval").await?;
+    let context = Context {
+        preflight: resolve::preflight(args.method.preset, &args.method.preflight),
+        ..resolve::context(server, &args.server.connection, interrupt).await?
+    };
+    let mut summary = evaluate(&context, method, &questions, &args.out, "eval").await?;
+    if let Some(solutions) = &solutions {
+        summary = add_loss(&context, summary, (&loss_method, solutions), &args.out).await?;
+    }
     if args.json {
         print_json(&summary)
     } else {
@@ -36,40 +52,32 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), ClientError> {
     } else {
         Strictness::Refuse
     };
-    let (comparison, differences) = compare_folders(&args.first, &args.second, strictness)?;
-    for difference in differences {
-        let (field, left, right) = (difference.field, difference.left, difference.right);
-        print(&format!("WARNING: {field} differs: {left} against {right}"))?;
+    let how = How {
+        strictness,
+        max_examples: args.examples,
+    };
+    let first = Run::read(&args.first)?;
+    let against = |other: &PathBuf| first.against(&Run::read(other)?, how);
+    let compared: Vec<ComparedRuns> = args.others.iter().map(against).collect::<Result<_, _>>()?;
+    if args.json {
+        return print_json(&compared);
     }
-    print(&comparison.text())
+    let texts: Vec<String> = compared.iter().map(ComparedRuns::text).collect();
+    print(&texts.join("\n\n"))
 }
 
-pub(super) fn score(args: &ScoreArgs) -> Result<(), ClientError> {
-    if let Ok(log) = read_log::<Attempt>(&args.file) {
-        return print(&score::of_attempts(&log.records));
+pub(super) fn score(args: ScoreArgs) -> Result<(), ClientError> {
+    let rule = args.rule.as_deref().map(resolve::rule).transpose()?;
+    let files = args.files.clone();
+    let json = args.json;
+    let keys = resolve::output_keys(args)?;
+    let score = |file: &PathBuf| score_file(file, &keys, rule);
+    let summaries: Vec<ScoreSummary> = files.iter().map(score).collect::<Result<_, _>>()?;
+    if json {
+        return print_json(&summaries);
     }
-    let records = read_log::<serde_json::Value>(&args.file)?.records;
-    let mut texts = Vec::with_capacity(records.len());
-    for (index, record) in records.iter().enumerate() {
-        let wrong = |key: &str, problem: &str| ClientError::BadFile {
-            path: args.file.clone(),
-            problem: format!("line {}: key `{key}` {problem}", index + 1),
-        };
-        let text = record[&args.text_key].as_str();
-        let text = text.ok_or_else(|| wrong(&args.text_key, "is not a text"))?;
-        let gold = gold_of(&record[&args.gold_key]);
-        let gold = gold.ok_or_else(|| wrong(&args.gold_key, "holds no number"))?;
-        texts.push((text.to_owned(), gold));
-    }
-    print(&score::of_texts(&texts))
-}
-
-fn gold_of(value: &serde_json::Value) -> Option<Number> {
-    match value {
-        serde_json::Value::String(text) => gold_number(text),
-        serde_json::Value::Number(number) => Number::parse(&number.to_string()),
-        _ => None,
-    }
+    let tables: Vec<String> = summaries.iter().map(ScoreSummary::text).collect();
+    print(&tables.join("\n\n"))
 }
 
 pub(super) async fn loss(args: LossArgs, interrupt: Interrupt) -> Result<(), ClientError> {
@@ -78,16 +86,19 @@ pub(super) async fn loss(args: LossArgs, interrupt: Interrupt) -> Result<(), Cli
         format: resolve::format(args.prompt_format),
         max_length: args.max_length,
     };
-    let examples = Examples::read(&args.dataset, args.limit)?;
+    let annotations = resolve::annotations(args.annotations);
+    let examples = dataset::examples(&args.dataset, &args.questions, args.limit, annotations)?;
     let server = resolve::connect(&args.server.server, &args.server.connection, &interrupt).await?;
     let context = resolve::context(server, &args.server.connection, interrupt).await?;
     let summary = measure(&context, &method, &examples).await?;
-    if let Some(file) = &args.out {
-        files::write_json(file, &summary)?;
-    }
+    // Shown first: where the file cannot be written, the measurement is not lost.
     if args.json {
-        print_json(&summary)
+        print_json(&summary)?;
     } else {
-        print(&summary.text())
+        print(&summary.text())?;
+    }
+    match &args.out {
+        Some(file) => files::write_json(file, &summary),
+        None => Ok(()),
     }
 }

@@ -32,6 +32,19 @@ pub(super) fn figure(svg: &str) -> String {
     format!("<figure>{}</figure>\n", &svg[start..])
 }
 
+/// Something the reader must see; the text is HTML already.
+pub(super) fn warning(text: &str) -> String {
+    format!("<p class=\"warning\">{text}</p>\n")
+}
+
+/// A share of counts; a dash where there is nothing to share.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "–".to_owned();
+    }
+    format!("{:.1} %", part as f64 * 100.0 / whole as f64)
+}
+
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -7,13 +7,13 @@ use plotters::{
     element::{PathElement, Rectangle, Text},
     prelude::{DrawingBackend, IntoFont},
     style::{
-        Color, RGBColor, WHITE,
+        Color, WHITE,
         text_anchor::{HPos, Pos, VPos},
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BLUE, Drawn, FONT_FAMILY, GREEN, GREY, GRID, INK, VERMILLION, top_of};
+use super::{COLOURS, Drawn, FONT_FAMILY, GRID, INK, top_of};
 
 /// One accuracy with its counts and interval; fractions from 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +30,6 @@ impl AccuracyBar {
         self.num_right as f64 / self.num_questions.max(1) as f64
     }
 }
-
-/// In the order of the bars: the base in grey, then one colour per method.
-const COLOURS: [RGBColor; 4] = [GREY, BLUE, VERMILLION, GREEN];
 
 pub(super) fn draw<B: DrawingBackend>(
     root: &DrawingArea<B, Shift>,

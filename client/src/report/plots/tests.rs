@@ -1,4 +1,52 @@
+//! Every picture is whole, says its numbers and survives odd data.
+
+use data::stats::wilson;
+
 use super::*;
+use crate::report::analysis::{Lengths, MAX_STEPS, ModelAnalysis, StepAccuracy};
+
+fn models() -> Vec<ModelAnalysis> {
+    let step = |steps: u32, right: u64| StepAccuracy {
+        steps,
+        questions: 100,
+        right,
+        interval: wilson(right, 100),
+    };
+    let model = |name: &str, bonus: u64, cut: u64| ModelAnalysis {
+        name: name.to_owned(),
+        lengths: Lengths {
+            bin_tokens: 10,
+            bins: vec![1, 5, 20, 31, 12, 7, 4, 5 + cut],
+            cut_bins: vec![0, 0, 0, 0, 0, 0, 0, cut],
+            limit: 80,
+        },
+        steps: (2..=MAX_STEPS)
+            .map(|steps| step(steps, 70 + bonus - 7 * u64::from(steps)))
+            .collect(),
+        num_without_steps: 0,
+    };
+    vec![
+        model("zero-shot", 0, 20),
+        model("vanilla SFT", 15, 4),
+        model("STaR SFT", 25, 0),
+    ]
+}
+
+fn share_curve(name: &'static str, start: u64) -> ShareCurve {
+    let point = |model: u32| {
+        let right = start + 8 * u64::from(model);
+        SharePoint {
+            model,
+            share: right as f64 / 100.0,
+            low: wilson(right, 100).low,
+            high: wilson(right, 100).high,
+        }
+    };
+    ShareCurve {
+        name,
+        points: (0..4).map(point).collect(),
+    }
+}
 
 fn curve() -> LossCurve {
     LossCurve {
@@ -87,6 +135,95 @@ fn accuracy_plot_says_counts_and_intervals() {
         "vanilla SFT",
     ] {
         assert!(svg.contains(text), "{text:?} is missing");
+    }
+}
+
+/// The curves over the iterations are all named.
+#[test]
+fn iterations_plot_names_its_curves() {
+    let curves = [share_curve("held-out", 30), share_curve("training", 40)];
+    let plot = Plot::Iterations {
+        title: "The loop",
+        curves: &curves,
+    };
+    let svg = check_both(plot, "iterations.png");
+    for text in ["The loop", "held-out", "training", "made by iteration n"] {
+        assert!(svg.contains(text), "{text:?} is missing");
+    }
+    assert_eq!(svg.matches("<polygon").count(), 2, "a band for each curve");
+
+    // Models 0 and 2 alone: two points and no line, for nothing is known of the one between.
+    let mut gap = share_curve("test", 30);
+    gap.points
+        .retain(|point| point.model == 0 || point.model == 2);
+    let plot = Plot::Iterations {
+        title: "A gap",
+        curves: &[gap],
+    };
+    let svg = check_both(plot, "gap.png");
+    assert_eq!(svg.matches("<polygon").count(), 0);
+    assert_eq!(svg.matches("<circle").count(), 2);
+}
+
+/// Each panel of the lengths says what was cut, of how many, and at which limit.
+#[test]
+fn length_plot_says_what_was_cut() {
+    let models = models();
+    let plot = Plot::Lengths {
+        title: "Lengths of answers",
+        models: &models,
+    };
+    let svg = check_both(plot, "lengths.png");
+    for text in [
+        "zero-shot: 20 of 105 cut (19.0 %), limit 80 tokens",
+        "vanilla SFT: 4 of 89 cut (4.5 %), limit 80 tokens",
+        "STaR SFT: 0 of 85 cut (0.0 %), limit 80 tokens",
+        "tokens of the answer",
+    ] {
+        assert!(svg.contains(text), "{text:?} is missing");
+    }
+}
+
+/// The accuracies by steps name the models and the row that stands for many steps.
+#[test]
+fn steps_plot_names_models_and_steps() {
+    let models = models();
+    let plot = Plot::Steps {
+        title: "Accuracy by steps",
+        models: &models,
+    };
+    let svg = check_both(plot, "steps.png");
+    for text in ["zero-shot", "STaR SFT", "8 or more", "reasoning steps"] {
+        assert!(svg.contains(text), "{text:?} is missing");
+    }
+}
+
+/// No models, no answers, one iteration and shares that are not finite still give pictures.
+#[test]
+fn odd_answers_still_draw() {
+    let (title, nothing) = (
+        "odd",
+        ModelAnalysis {
+            name: "nothing".to_owned(),
+            lengths: Lengths {
+                bin_tokens: 1,
+                bins: Vec::new(),
+                cut_bins: Vec::new(),
+                limit: 0,
+            },
+            steps: Vec::new(),
+            num_without_steps: 0,
+        },
+    );
+    let mut curve = share_curve("odd", 0);
+    curve.points.truncate(1);
+    curve.points[0].low = f64::NAN;
+    let curves = [curve];
+    for (name, models) in [("none.png", &[][..]), ("empty.png", &[nothing])] {
+        check_both(Plot::Lengths { title, models }, name);
+        check_both(Plot::Steps { title, models }, name);
+        let curves = if models.is_empty() { &[][..] } else { &curves };
+        check_both(Plot::Iterations { title, curves }, name);
     }
 }
 

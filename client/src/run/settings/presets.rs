@@ -1,14 +1,17 @@
 //! What stands behind the defaults of an experiment: ours, the paper's, the reference report's, the
 //! demo's.
 
-use data::{answer::Rule, select::Policy};
+use data::{
+    answer::Rule,
+    select::{Duplicates, Policy},
+};
 use trainer::schedule::ScheduleKind;
 
 use super::{
     ChooseEpoch, LoopSettings, PromptMismatch, Rationales, Restart, Settings, Solutions, TestWhen,
     TuningSettings,
 };
-use crate::{sampling::Sampling, session::FormatChoice};
+use crate::{dataset::Keys, sampling::Sampling, session::FormatChoice};
 
 impl Settings {
     /// The defaults of `star run`: one prompt for generation, training and test, verified
@@ -31,6 +34,7 @@ impl Settings {
             resample_temperature: 0.7,
             resample_top_p: 0.95,
             policy: Policy::sound(),
+            keys: Keys::default(),
             num_train: None,
             num_test: None,
             held_out_fraction: 0.03,
@@ -131,7 +135,16 @@ impl Settings {
             max_held_out: 150,
             sampling: Sampling {
                 max_hints: 2,
-                ..default.sampling
+                ..Sampling::only(2)
+            },
+            policy: Policy {
+                max_per_question: 2,
+                duplicates: Duplicates::Equations,
+                ..default.policy
+            },
+            star: LoopSettings {
+                iterations: 2,
+                ..default.star
             },
             tuning: TuningSettings {
                 epochs: 3,
