@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-steps=(serve zero_shot bootstrap sft_vanilla sft_star inference)
+steps=(serve zero_shot bootstrap sft_vanilla sft_star inference experiment)
 directives=(job-name account partition qos nodes cpus-per-task mem gres time output error mail-type)
 
 for script in slurm/*.sh slurm/*.sbatch; do

@@ -30,8 +30,12 @@ STAR_TEST=$STAR_ROOT/gsm8k/test.jsonl
 # --- Computing.
 # What gen-server and trainer compute on (their --device): cuda or cpu.
 STAR_DEVICE=cuda
-# What they compute in (--dtype of the server, --precision of the trainer).
+# What they compute in (--dtype of the server, --precision of the trainer); `star run` takes what suits the device.
 STAR_PRECISION=bf16
+
+# --- Experiment: flags of `star run`. Full fine-tuning of a 3B model beside its server takes a GPU of more than 80 GB;
+# on a smaller one add --lr 2e-4 --trainer-args "--method lora --lora-rank 16".
+STAR_EXPERIMENT=(--iterations 4)
 
 # --- Server.
 # IP address of the node that other nodes can reach. Empty: the first one that its host name has.

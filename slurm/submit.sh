@@ -10,7 +10,7 @@ usage() {
 usage: slurm/submit.sh STEP [own|shared] [-- SBATCH OPTIONS...]
        slurm/submit.sh chain             one GPU at a time, each job with its own server
        slurm/submit.sh chain-shared      one server job, the others talk to it
-STEP: serve zero_shot bootstrap sft_vanilla sft_star inference
+STEP: serve zero_shot bootstrap sft_vanilla sft_star inference experiment
 USAGE
     exit 2
 }
@@ -83,7 +83,7 @@ shift
 case $step in
 chain) chain ;;
 chain-shared) chain_shared ;;
-serve | zero_shot | bootstrap | sft_vanilla | sft_star | inference)
+serve | zero_shot | bootstrap | sft_vanilla | sft_star | inference | experiment)
     mode=
     if [[ ${1:-} == own || ${1:-} == shared ]]; then
         mode=$1
