@@ -1,15 +1,19 @@
 //! The settings that stand beside every result: enough to run it again, to refuse to mix two runs in
 //! one folder, and to refuse to compare what cannot be compared.
 
+use std::path::Path;
+
 use data::{
     answer::Rule,
     prompt::PromptFormat,
+    question::Question,
     record::{Decoding, PromptStamp, TemplateStamp, WeightsStamp},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     connection::{ModelInfo, ServerInfo},
+    dataset::{self, Keys},
     sampling::Sampling,
 };
 
@@ -52,9 +56,18 @@ pub struct DatasetStamp {
     /// Of the ids and gold answers of the questions that were put, in order.
     pub selection_sha256: String,
     pub num_questions: u64,
+    /// What its fields are called.
+    #[serde(default, skip_serializing_if = "Keys::are_default")]
+    pub keys: Keys,
 }
 
 impl DatasetStamp {
+    /// The questions of the file, where it still lies there as it was.
+    pub(crate) fn find_questions(&self) -> Option<Vec<Question>> {
+        let set = dataset::read(Path::new(&self.path), &self.keys).ok()?;
+        (set.sha256 == self.sha256).then_some(set.questions)
+    }
+
     /// As a person tells two selections apart.
     fn selection(&self) -> String {
         format!(

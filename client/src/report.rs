@@ -65,8 +65,11 @@ fn draw(results: &Results, folder: &Path) -> Result<Pictures, ClientError> {
         title: "The STaR loop, model by model",
         curves: &curves,
     });
+    let bars = results.bars();
+    // One answer to each question.
+    let num_questions = bars.iter().map(|bar| bar.num_questions).max();
     Ok(Pictures {
-        accuracy: accuracy(&results.bars(), folder)?,
+        accuracy: accuracy(num_questions.unwrap_or(0), &bars, folder)?,
         star_loss: loss(&results.star, "sft_star_loss")?,
         vanilla_loss: loss(&results.vanilla, "sft_vanilla_loss")?,
         iterations: iterations
@@ -77,8 +80,11 @@ fn draw(results: &Results, folder: &Path) -> Result<Pictures, ClientError> {
     })
 }
 
-fn accuracy(bars: &[AccuracyBar], folder: &Path) -> Result<String, ClientError> {
-    let num_questions = bars.iter().map(|bar| bar.num_questions).max().unwrap_or(0);
+fn accuracy(
+    num_questions: u64,
+    bars: &[AccuracyBar],
+    folder: &Path,
+) -> Result<String, ClientError> {
     let plot = Plot::Accuracy {
         title: &format!("Accuracy on {num_questions} test questions"),
         bars,

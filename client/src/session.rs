@@ -98,6 +98,8 @@ pub struct Questions {
     pub path: String,
     /// Of the whole file.
     pub sha256: String,
+    /// What its fields are called.
+    pub keys: Keys,
     pub list: Vec<Question>,
 }
 
@@ -115,6 +117,7 @@ impl Questions {
         Ok(Self {
             path: path.display().to_string(),
             sha256: set.sha256,
+            keys: keys.clone(),
             list,
         })
     }
@@ -124,6 +127,7 @@ impl Questions {
         Self {
             path: self.path.clone(),
             sha256: self.sha256.clone(),
+            keys: self.keys.clone(),
             list: self.list.iter().take(count).cloned().collect(),
         }
     }
@@ -135,8 +139,11 @@ impl Questions {
             .iter()
             .map(|question| format!("{} {}\n", question.id, question.gold))
             .collect();
+        // Found again from another working folder.
+        let path = std::path::absolute(&self.path);
         DatasetStamp {
-            path: self.path.clone(),
+            path: path.map_or(self.path.clone(), |path| path.display().to_string()),
+            keys: self.keys.clone(),
             sha256: self.sha256.clone(),
             selection_sha256: sha256_hex(ids.as_bytes()),
             num_questions: self.list.len() as u64,

@@ -11,6 +11,7 @@ use data::{
 };
 
 use crate::{
+    dataset::Keys,
     fake_server::FakeServer,
     generate::{Backoff, BulkLimits},
     interrupt::Interrupt,
@@ -31,6 +32,7 @@ pub(crate) fn questions(count: u32) -> Questions {
     Questions {
         path: "test.jsonl".to_owned(),
         sha256: "abc".to_owned(),
+        keys: Keys::default(),
         list: list.collect(),
     }
 }

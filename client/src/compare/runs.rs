@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::{Comparison, Pair, SampledComparison, pairs};
 use crate::{
     collect::{ATTEMPTS_FILE, MANIFEST_FILE},
-    dataset::{self, Keys},
     error::ClientError,
     eval::read_attempts,
     files,
@@ -171,13 +170,10 @@ impl Run {
 
     /// Place and text by id, from the very file that was asked.
     fn questions(&self) -> Option<HashMap<String, (usize, String)>> {
-        let stamp = &self.manifest.dataset;
-        let set = dataset::read(Path::new(&stamp.path), &Keys::default()).ok()?;
-        let list = set.questions.into_iter().enumerate();
-        (set.sha256 == stamp.sha256).then(|| {
-            list.map(|(place, it)| (it.id, (place, it.question)))
-                .collect()
-        })
+        let list = self.manifest.dataset.find_questions()?;
+        let list = list.into_iter().enumerate();
+        let by_id = list.map(|(place, it)| (it.id, (place, it.question)));
+        Some(by_id.collect())
     }
 }
 

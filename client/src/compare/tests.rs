@@ -111,18 +111,22 @@ async fn a_worse_run_is_told() {
 }
 
 /// Where the question file is still the one that was asked, examples have their questions, in its
-/// order.
+/// order and whatever its fields are called.
 #[tokio::test]
 async fn examples_have_their_questions() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("questions.jsonl");
     let line = |index: u32| {
         format!(
-            "{{\"id\": \"q{index}\", \"question\": \"Now {index}\", \"answer\": \"#### {index}\"}}\n"
+            "{{\"id\": \"q{index}\", \"problem\": \"Now {index}\", \"answer\": \"#### {index}\"}}\n"
         )
     };
     std::fs::write(&file, (0..12).rev().map(line).collect::<String>()).unwrap();
-    let questions = crate::session::Questions::read(&file, None).unwrap();
+    let keys = crate::dataset::Keys {
+        question: Some("problem".to_owned()),
+        answer: None,
+    };
+    let questions = crate::session::Questions::read_keys(&file, &keys, None).unwrap();
     for (name, num_right) in [("a", 2), ("b", 12)] {
         let server = server(num_right).await;
         let context = context(&server).await;

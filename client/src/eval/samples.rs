@@ -82,7 +82,7 @@ impl SampleScores {
     }
 
     /// The lines for people.
-    pub(super) fn text(&self) -> Vec<String> {
+    pub(crate) fn text(&self) -> Vec<String> {
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
         let pass = |pass: &PassAt| format!("pass@{} {}", pass.k, percent(pass.share));
         let pass: Vec<String> = self.pass_at.iter().map(pass).collect();

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data::{append_log::read_log, question::Question, record::Attempt};
+use data::{append_log::read_log, record::Attempt};
 
 use super::{
     PLOTS_FOLDER, REPORT_FILE, accuracy,
@@ -15,11 +15,10 @@ use super::{
 use crate::{
     collect::{ATTEMPTS_FILE, MANIFEST_FILE},
     compare::{Comparison, How, Outcome, Run, Strictness},
-    dataset::{self, Keys},
     error::ClientError,
     eval::{EvalSummary, SUMMARY_FILE},
     files,
-    manifest::{DatasetStamp, Manifest},
+    manifest::Manifest,
 };
 
 /// What is known of the folders, in their order.
@@ -79,15 +78,18 @@ fn read(folders: &[PathBuf], plots: &Path) -> Result<Evaluations, ClientError> {
         .zip(&summaries)
         .map(|(name, summary)| summary.bar(name))
         .collect();
-    let questions = summaries.first().and_then(|it| find(&it.manifest.dataset));
+    let questions = summaries.first();
+    let questions = questions.and_then(|it| it.manifest.dataset.find_questions());
     let models: Vec<Evaluated<'_>> = names
         .iter()
         .zip(&attempts)
         .map(|(name, attempts)| Evaluated { name, attempts })
         .collect();
     let analysis = analyse(questions.as_deref().unwrap_or_default(), &models, &[]);
+    let num_questions = summaries.iter().map(|it| it.manifest.dataset.num_questions);
+    let num_questions = num_questions.max().unwrap_or(0);
     let pictures = EvaluationPictures {
-        accuracy: accuracy(&bars, plots)?,
+        accuracy: accuracy(num_questions, &bars, plots)?,
         lengths: lengths(&analysis, plots)?,
         steps: questions
             .is_some()
@@ -177,12 +179,6 @@ fn summary(folder: &Path) -> Result<EvalSummary, ClientError> {
         return Err(ClientError::BadFile { path, problem });
     }
     files::require_json(&folder.join(SUMMARY_FILE))
-}
-
-/// The questions that were put, where the file still lies there as it was.
-fn find(stamp: &DatasetStamp) -> Option<Vec<Question>> {
-    let set = dataset::read(Path::new(&stamp.path), &Keys::default()).ok()?;
-    (set.sha256 == stamp.sha256).then_some(set.questions)
 }
 
 #[cfg(test)]

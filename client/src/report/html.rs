@@ -132,13 +132,14 @@ fn accuracy_table(tests: &[Test<'_>]) -> String {
             "",
             "right",
             "accuracy",
-            "95 % Wilson",
+            "95 %",
             "answer found",
             "cut",
             "tokens p50 / p99",
         ],
         &tests.iter().map(row).collect::<Vec<_>>(),
-    )
+    ) + "<p>Intervals are Wilson's; clustered by question where there are several answers to \
+         each.</p>\n"
 }
 
 fn comparisons(comparisons: &[Comparison]) -> String {
@@ -197,7 +198,7 @@ fn classes(tests: &[Test<'_>]) -> String {
     table(
         &[
             "",
-            "questions =",
+            "answers =",
             "right +",
             "wrong +",
             "no answer found +",

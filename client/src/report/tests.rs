@@ -34,6 +34,7 @@ pub(super) fn manifest(checkpoint: &str) -> Manifest {
             sha256: "ab".repeat(32),
             selection_sha256: "cd".repeat(32),
             num_questions: 100,
+            keys: crate::dataset::Keys::default(),
         },
         prompt: PromptStamp {
             name: "basic".to_owned(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use data::{annotation, question::Question, split::Holdout};
 
 use super::settings::{Settings, Solutions};
-use crate::{error::ClientError, files, session::Questions};
+use crate::{dataset::Keys, error::ClientError, files, session::Questions};
 
 /// Keeps this split apart from the trainer's own one, which takes the plain seed: with the same one
 /// the trainer would find all its validation questions gone.
@@ -140,6 +140,7 @@ fn as_written(path: &Path, list: Vec<Question>) -> Questions {
     Questions {
         path: path.display().to_string(),
         sha256: files::sha256_hex(text(&list).as_bytes()),
+        keys: Keys::default(),
         list,
     }
 }

@@ -93,3 +93,41 @@ fn a_folder_without_a_summary_is_named() {
     let error = render_evaluations(&folders, &dir.path().join("out")).unwrap_err();
     assert!(error.to_string().contains("nothing"), "{error}");
 }
+
+/// Several samples are answers, not questions, on page and plot; pass@k and the majority are there.
+#[test]
+fn samples_are_not_questions() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), "sampled", 4, 64);
+    let mut manifest = files::require_json::<Manifest>(&folder.join(MANIFEST_FILE)).unwrap();
+    manifest.sampling = crate::sampling::Sampling::only(2);
+    let mut attempts = read_log::<Attempt>(&folder.join(ATTEMPTS_FILE))
+        .unwrap()
+        .records;
+    let second = |first: &Attempt| Attempt {
+        sample: 1,
+        ..first.clone()
+    };
+    attempts = attempts
+        .iter()
+        .flat_map(|it| [it.clone(), second(it)])
+        .collect();
+    let log: String = attempts
+        .iter()
+        .map(|attempt| serde_json::to_string(attempt).unwrap() + "\n")
+        .collect();
+    fs::write(folder.join(ATTEMPTS_FILE), log).unwrap();
+    files::write_json(&folder.join(MANIFEST_FILE), &manifest).unwrap();
+    let summary = summarize(manifest, &attempts, Work::default());
+    files::write_json(&folder.join(SUMMARY_FILE), &summary).unwrap();
+    let html = render_evaluations(&[folder], &dir.path().join("out")).unwrap();
+    let html = fs::read_to_string(html).unwrap();
+    for text in [
+        "8/20 = 40.00 %",
+        "Accuracy on 10 test questions",
+        "pass@2 40.00 %",
+        "the first counts",
+    ] {
+        assert!(html.contains(text), "{text:?} is missing");
+    }
+}
