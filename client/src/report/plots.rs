@@ -6,6 +6,7 @@ mod accuracy;
 mod iterations;
 mod lengths;
 mod loss;
+mod parts;
 mod steps;
 
 use std::{path::Path, sync::OnceLock};

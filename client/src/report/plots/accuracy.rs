@@ -7,13 +7,13 @@ use plotters::{
     element::{PathElement, Rectangle, Text},
     prelude::{DrawingBackend, IntoFont},
     style::{
-        Color, WHITE,
+        Color,
         text_anchor::{HPos, Pos, VPos},
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{COLOURS, Drawn, FONT_FAMILY, GRID, INK, top_of};
+use super::{COLOURS, Drawn, FONT_FAMILY, INK, parts::mesh, top_of};
 
 /// One accuracy with its counts and interval; fractions from 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,15 +53,8 @@ pub(super) fn draw<B: DrawingBackend>(
             .map_or_else(String::new, |bar| bar.label.clone()),
         _ => String::new(),
     };
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(INK)
+    mesh(&mut chart)
         .y_desc("exact match, % of questions")
-        .axis_desc_style((FONT_FAMILY, 17).into_font().color(&INK))
-        .label_style((FONT_FAMILY, 16).into_font().color(&INK))
         .x_labels(bars.len())
         .x_label_formatter(&name)
         .y_label_formatter(&|y| format!("{y:.0}"))

@@ -1,16 +1,20 @@
 //! What the models of the STaR loop did, one after the other, each with its 95 % band.
 
 use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
+    chart::SeriesLabelPosition,
     coord::Shift,
     drawing::DrawingArea,
     element::{Circle, PathElement, Polygon},
-    prelude::{DrawingBackend, IntoFont},
+    prelude::DrawingBackend,
     series::LineSeries,
-    style::{Color, RGBColor, WHITE},
+    style::{Color, RGBColor},
 };
 
-use super::{BLUE, Drawn, FONT_FAMILY, GREEN, GREY, GRID, INK, VERMILLION, top_of};
+use super::{
+    BLUE, Drawn, GREEN, GREY, VERMILLION,
+    parts::{empty_chart, legend, line_of_legend, mesh},
+    top_of,
+};
 
 /// One kind of question over the models.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,22 +44,10 @@ pub(super) fn draw<B: DrawingBackend>(
     let last = points().map(|point| point.model).max().unwrap_or(0).max(1);
     let highest = top_of(points().map(|point| point.high)).unwrap_or(1.0);
     let top = ((highest * 100.0 * 1.1).max(10.0) / 10.0).ceil().min(10.0) * 10.0;
-    let mut chart = ChartBuilder::on(root)
-        .caption(title, (FONT_FAMILY, 26).into_font().color(&INK))
-        .margin(20)
-        .x_label_area_size(52)
-        .y_label_area_size(68)
-        .build_cartesian_2d(-0.15..f64::from(last) + 0.15, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(INK)
+    let mut chart = empty_chart(root, title, -0.15..f64::from(last) + 0.15, top)?;
+    mesh(&mut chart)
         .x_desc("model (0: untouched; n: made by iteration n)")
         .y_desc("%")
-        .axis_desc_style((FONT_FAMILY, 17).into_font().color(&INK))
-        .label_style((FONT_FAMILY, 16).into_font().color(&INK))
         .x_labels(last as usize + 1)
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.0}"))
@@ -82,18 +74,9 @@ pub(super) fn draw<B: DrawingBackend>(
         chart
             .draw_series(marks.map(|point| Circle::new(mark(point), 5, colour.filled())))?
             .label(curve.name)
-            .legend(move |(x, y)| {
-                PathElement::new(vec![(x, y), (x + 22, y)], colour.stroke_width(3))
-            });
+            .legend(move |(x, y)| line_of_legend(x, y, colour));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font((FONT_FAMILY, 16).into_font().color(&INK))
-        .draw()?;
-    Ok(())
+    legend(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
 fn x(point: &SharePoint) -> f64 {

@@ -1,17 +1,21 @@
 //! Training and validation loss over the epochs.
 
 use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
+    chart::SeriesLabelPosition,
     coord::Shift,
     drawing::DrawingArea,
     element::{Circle, PathElement},
     prelude::{DrawingBackend, IntoFont},
     series::LineSeries,
-    style::{Color, RGBColor, WHITE},
+    style::Color,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BLUE, Drawn, FONT_FAMILY, GRID, INK, VERMILLION, top_of};
+use super::{
+    BLUE, Drawn, FONT_FAMILY, INK, VERMILLION,
+    parts::{empty_chart, legend, line_of_legend, mesh},
+    top_of,
+};
 
 /// The logged losses of one fine-tuning, in nats per supervised token.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -76,21 +80,10 @@ pub(super) fn draw<B: DrawingBackend>(
     let right = top_of(all().map(|point| point.0)).unwrap_or(1.0).max(1.0);
     let top = top_of(all().map(|point| point.1)).unwrap_or(1.0).max(1e-3) * 1.08;
 
-    let mut chart = ChartBuilder::on(root)
-        .caption(title, (FONT_FAMILY, 26).into_font().color(&INK))
-        .margin(20)
-        .x_label_area_size(52)
-        .y_label_area_size(68)
-        .build_cartesian_2d(0.0..right * 1.03, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(INK)
+    let mut chart = empty_chart(root, title, 0.0..right * 1.03, top)?;
+    mesh(&mut chart)
         .x_desc("epoch")
         .y_desc("loss (nats per supervised token)")
-        .axis_desc_style((FONT_FAMILY, 17).into_font().color(&INK))
         .label_style((FONT_FAMILY, 15).into_font().color(&INK))
         .x_label_formatter(&|x| {
             if x.fract().abs() < 1e-9 {
@@ -124,16 +117,5 @@ pub(super) fn draw<B: DrawingBackend>(
                 .map(|point| Circle::new(point, 5, colour.filled())),
         )?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font((FONT_FAMILY, 16).into_font().color(&INK))
-        .draw()?;
-    Ok(())
-}
-
-fn line_of_legend(x: i32, y: i32, colour: RGBColor) -> PathElement<(i32, i32)> {
-    PathElement::new(vec![(x, y), (x + 22, y)], colour.stroke_width(3))
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
 }

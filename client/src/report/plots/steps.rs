@@ -1,16 +1,20 @@
 //! Accuracy by the number of reasoning steps of the gold solution, the models side by side.
 
 use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
+    chart::SeriesLabelPosition,
     coord::Shift,
     drawing::DrawingArea,
     element::{Circle, PathElement},
-    prelude::{DrawingBackend, IntoFont},
+    prelude::DrawingBackend,
     series::LineSeries,
-    style::{Color, WHITE},
+    style::Color,
 };
 
-use super::{COLOURS, Drawn, FONT_FAMILY, GRID, INK, top_of};
+use super::{
+    COLOURS, Drawn,
+    parts::{empty_chart, legend, line_of_legend, mesh},
+    top_of,
+};
 use crate::report::analysis::{MAX_STEPS, ModelAnalysis, StepAccuracy};
 
 /// From one model's mark to the next at the same number of steps: apart, so that no interval hides
@@ -28,22 +32,15 @@ pub(super) fn draw<B: DrawingBackend>(
     let highest = top_of(all().map(|row| row.interval.high)).unwrap_or(1.0);
     // Room for the legend above the highest interval.
     let top = ((highest * 100.0 * 1.2).max(10.0) / 10.0).ceil() * 10.0;
-    let mut chart = ChartBuilder::on(root)
-        .caption(title, (FONT_FAMILY, 26).into_font().color(&INK))
-        .margin(20)
-        .x_label_area_size(52)
-        .y_label_area_size(68)
-        .build_cartesian_2d(f64::from(first) - 0.5..f64::from(last) + 0.5, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(INK)
+    let mut chart = empty_chart(
+        root,
+        title,
+        f64::from(first) - 0.5..f64::from(last) + 0.5,
+        top,
+    )?;
+    mesh(&mut chart)
         .x_desc("reasoning steps of the gold solution")
         .y_desc("right, % of questions")
-        .axis_desc_style((FONT_FAMILY, 17).into_font().color(&INK))
-        .label_style((FONT_FAMILY, 16).into_font().color(&INK))
         .x_labels((last - first) as usize + 2)
         .x_label_formatter(&|x| label(*x))
         .y_label_formatter(&|y| percent_label(*y))
@@ -68,9 +65,7 @@ pub(super) fn draw<B: DrawingBackend>(
                 colour.mix(0.5).stroke_width(2),
             ))?
             .label(&model.name)
-            .legend(move |(x, y)| {
-                PathElement::new(vec![(x, y), (x + 22, y)], colour.stroke_width(3))
-            });
+            .legend(move |(x, y)| line_of_legend(x, y, colour));
         chart.draw_series(model.steps.iter().map(|row| {
             let ends = [row.interval.low, row.interval.high];
             let line = ends.map(|share| (x(row), share * 100.0));
@@ -81,14 +76,7 @@ pub(super) fn draw<B: DrawingBackend>(
                 .map(|point| Circle::new(point, 5, colour.filled())),
         )?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font((FONT_FAMILY, 16).into_font().color(&INK))
-        .draw()?;
-    Ok(())
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
 /// The room above 100 % has no number.
