@@ -1,7 +1,7 @@
 //! Bootstrapping over answers that are known beforehand: what is made, what is accepted and why not,
 //! to the last attempt; and that kills, a full disk and a second writer change none of it.
 
-use std::{fmt::Write as _, fs, path::Path, thread, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use client::{bootstrap::BootstrapSummary, select::FateCount};
 use data::{
@@ -13,16 +13,19 @@ use serde_json::json;
 
 use crate::{
     loops::{attempts, read_json},
-    process::{Call, star},
+    process::{Call, Kills, kill_again_and_again, star},
     replay::{Finish, Line, Replay, ReplayServer},
 };
 
 /// A quarter of each kind, see [`forward`] and [`hints`].
 const NUM_QUESTIONS: usize = 200;
-const NUM_KILLS: usize = 50;
+const KILLS: Kills = Kills {
+    count: 50,
+    max_life: Duration::from_millis(600),
+    seed: 11_262_026,
+};
 /// One answer on a stream takes so long: a run of all takes about a second.
 const PACE: Duration = Duration::from_micros(500);
-const MAX_LIFE: Duration = Duration::from_millis(600);
 
 fn question(index: usize) -> String {
     format!("What is {index} plus nothing?")
@@ -189,28 +192,12 @@ fn fifty_kills_lose_and_double_nothing() {
     bootstrap(&server, dir.path(), &undisturbed).succeed();
     let expected = essence(&undisturbed);
 
-    let mut random = 11_262_026_u64;
-    let (mut num_kills, mut num_runs) = (0, 0);
-    while num_kills < NUM_KILLS || num_runs == 0 {
-        let out = dir.path().join(format!("killed_{num_runs}"));
-        let mut running = bootstrap(&server, dir.path(), &out).start();
-        if num_kills < NUM_KILLS {
-            // Knuth's constant (MMIX); the upper bits are the random ones.
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            thread::sleep(MAX_LIFE.mul_f64((random >> 40) as f64 / (1_u64 << 24) as f64));
-            if running.poll().is_none() && running.kill() {
-                num_kills += 1;
-                continue;
-            }
-        } else {
-            let ended = running.end();
-            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        }
-        assert_eq!(essence(&out), expected);
-        num_runs += 1;
-    }
+    kill_again_and_again(
+        KILLS,
+        dir.path(),
+        |out| bootstrap(&server, dir.path(), out),
+        |out| assert_eq!(essence(out), expected),
+    );
 }
 
 /// A disk that is full in the middle of a run: a sentence names the file, whole lines stay, and the

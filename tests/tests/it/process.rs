@@ -1,4 +1,5 @@
-//! The three programs as child processes: called to their end, or started, watched and killed.
+//! The three programs as child processes: called to their end, or started, watched and killed, once or
+//! again and again.
 
 use std::{
     ffi::OsString,
@@ -70,6 +71,49 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
             "{what}: not within {DEADLINE:?}"
         );
         thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// How often and when [`kill_again_and_again`] kills.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kills {
+    pub(crate) count: usize,
+    /// A call lives at most so long before it is killed.
+    pub(crate) max_life: Duration,
+    pub(crate) seed: u64,
+}
+
+/// Starts the same call for the same folder again and again and kills it at random moments; gives
+/// each folder whose call came to its end to `check` and goes on with the next one. At least one
+/// comes to its end: after the last kill a call is left alone.
+pub(crate) fn kill_again_and_again(
+    kills: Kills,
+    folder: &Path,
+    call: impl Fn(&Path) -> Call,
+    check: impl Fn(&Path),
+) {
+    let mut random = kills.seed;
+    let (mut num_kills, mut num_ends) = (0, 0);
+    while num_kills < kills.count || num_ends == 0 {
+        let out = folder.join(format!("killed_{num_ends}"));
+        let mut running = call(&out).start();
+        if num_kills < kills.count {
+            // Knuth's constant (MMIX); the upper bits are the random ones.
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let share = (random >> 40) as f64 / (1_u64 << 24) as f64;
+            thread::sleep(kills.max_life.mul_f64(share));
+            if running.poll().is_none() && running.kill() {
+                num_kills += 1;
+                continue;
+            }
+        } else {
+            let ended = running.end();
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        }
+        check(&out);
+        num_ends += 1;
     }
 }
 

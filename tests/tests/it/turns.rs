@@ -1,20 +1,23 @@
 //! The STaR loop over several turns, as one command: who answers and what is learned in each turn,
 //! and that a run killed anywhere, any number of times, ends as if it had not been.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use client::report::results::{Iteration, Results};
 use data::stats::Interval;
 
 use crate::{
     loops::{assert_accounted, assert_whole, attempts, experiment, read_json},
-    process::Call,
+    process::{Call, Kills, kill_again_and_again},
     world::BaseModel,
 };
 
-const NUM_KILLS: usize = 50;
-/// Longer than any stage takes on a machine that is not busy.
-const MAX_LIFE: Duration = Duration::from_millis(1500);
+const KILLS: Kills = Kills {
+    count: 50,
+    // Longer than any stage takes on a machine that is not busy.
+    max_life: Duration::from_millis(1500),
+    seed: 20_261_126,
+};
 
 /// Two turns, whatever the held-out questions say.
 fn two_turns(base: &BaseModel, dir: &Path, out: &Path) -> Call {
@@ -141,30 +144,12 @@ fn fifty_kills_change_nothing() {
     two_turns(&base, dir.path(), &undisturbed).succeed();
     let expected = essence(&undisturbed);
 
-    let mut random = 20_261_126_u64;
-    let mut num_kills = 0;
-    let mut num_experiments = 0;
-    while num_kills < NUM_KILLS || num_experiments == 0 {
-        let out = dir.path().join(format!("killed_{num_experiments}"));
-        let mut running = two_turns(&base, dir.path(), &out).start();
-        if num_kills < NUM_KILLS {
-            // Knuth's constant (MMIX); the upper bits are the random ones.
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            thread::sleep(MAX_LIFE.mul_f64((random >> 40) as f64 / (1_u64 << 24) as f64));
-            if running.poll().is_none() && running.kill() {
-                num_kills += 1;
-                continue;
-            }
-        } else {
-            let ended = running.end();
-            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        }
-        // It came to its end: all of it must be there.
-        assert_eq!(essence(&out), expected);
-        num_experiments += 1;
-    }
+    kill_again_and_again(
+        KILLS,
+        dir.path(),
+        |out| two_turns(&base, dir.path(), out),
+        |out| assert_eq!(essence(out), expected),
+    );
 }
 
 /// What may not depend on kills.
