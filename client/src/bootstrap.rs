@@ -19,7 +19,7 @@ use crate::{
     eval::{Classes, SUMMARY_FILE, Work},
     files,
     manifest::Manifest,
-    preflight::{can_use, collect_after_look},
+    preflight::{MIN_USABLE, can_use, collect_after_look},
     sampling::Sampling,
     select::{
         FateCount, OutcomeCount, attempt_equation, fate_counts, hint_share, outcome_counts,
@@ -30,10 +30,6 @@ use crate::{
 
 /// The accepted rationales, in the reference report's format.
 pub const ACCEPTED_FILE: &str = "accepted.jsonl";
-
-/// Below this share of forward answers that end by themselves and hold an answer that the rule finds,
-/// the set mostly measures the prompt; the user is told.
-const LOW_EXTRACTION_RATE: f64 = 0.9;
 
 /// Forward samples until one will do, then hint attempts until one will do.
 struct BootstrapPlan {
@@ -147,7 +143,7 @@ impl BootstrapSummary {
         let mut warnings = Vec::new();
         let usable = self.forward.right + self.forward.wrong;
         let rate = usable as f64 / self.forward.attempts.max(1) as f64;
-        if rate < LOW_EXTRACTION_RATE {
+        if rate < MIN_USABLE {
             warnings.push(format!(
                 "only {:.1} % of forward answers ended by themselves with an answer that rule {} \
                  finds: this set measures the prompt and the token limit more than the model",

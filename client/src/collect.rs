@@ -146,7 +146,7 @@ pub trait Plan {
 
     /// Whether an answer, right or wrong, is one that this plan can work with.
     fn can_use(&self, attempt: &Attempt) -> bool {
-        matches!(attempt.verdict, Verdict::Right | Verdict::Wrong)
+        attempt.verdict.is_judged()
     }
 }
 

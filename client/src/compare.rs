@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ClientError;
 
+pub(crate) use runs::SIGNIFICANT;
 pub use runs::{ComparedRuns, Example, Examples, How, Outcome, Run, Strictness};
 
 /// The second run against the first.

@@ -142,6 +142,11 @@ impl Verdict {
         Verdict::Truncated,
     ];
 
+    /// Whether there was a whole text with an answer in it, right or wrong.
+    pub fn is_judged(self) -> bool {
+        matches!(self, Verdict::Right | Verdict::Wrong)
+    }
+
     pub fn judge(extraction: &Extraction, finish_reason: FinishReason, gold: Number) -> Verdict {
         if finish_reason.is_cut() {
             Verdict::Truncated

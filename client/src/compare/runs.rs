@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A difference with a smaller p-value is called significant.
-const SIGNIFICANT: f64 = 0.05;
+pub(crate) const SIGNIFICANT: f64 = 0.05;
 /// Of an output, so many characters are shown.
 const MAX_END_CHARS: usize = 160;
 
@@ -122,6 +122,11 @@ impl Run {
             manifest,
             attempts,
         })
+    }
+
+    /// All of its answers, each once.
+    pub(crate) fn attempts(&self) -> &[Attempt] {
+        &self.attempts
     }
 
     /// This run, the untouched model's, against another.

@@ -5,15 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data::{append_log::read_log, record::Attempt};
-
 use super::{
     PLOTS_FOLDER, REPORT_FILE, accuracy,
     analysis::{Analysis, Evaluated, analyse},
     html, lengths, steps,
 };
 use crate::{
-    collect::{ATTEMPTS_FILE, MANIFEST_FILE},
+    collect::MANIFEST_FILE,
     compare::{Comparison, How, Outcome, Run, Strictness},
     error::ClientError,
     eval::{EvalSummary, SUMMARY_FILE},
@@ -68,11 +66,11 @@ fn read(folders: &[PathBuf], plots: &Path) -> Result<Evaluations, ClientError> {
         .iter()
         .map(|folder| summary(folder))
         .collect::<Result<_, _>>()?;
-    let attempts: Vec<Vec<Attempt>> = folders
+    let runs: Vec<Run> = folders
         .iter()
-        .map(|folder| Ok(read_log(&folder.join(ATTEMPTS_FILE))?.records))
-        .collect::<Result<_, ClientError>>()?;
-    let (comparisons, in_words) = compare(folders, &names)?;
+        .map(|folder| Run::read(folder))
+        .collect::<Result<_, _>>()?;
+    let (comparisons, in_words) = compare(&runs, &names)?;
     let bars: Vec<_> = names
         .iter()
         .zip(&summaries)
@@ -82,8 +80,11 @@ fn read(folders: &[PathBuf], plots: &Path) -> Result<Evaluations, ClientError> {
     let questions = questions.and_then(|it| it.manifest.dataset.find_questions());
     let models: Vec<Evaluated<'_>> = names
         .iter()
-        .zip(&attempts)
-        .map(|(name, attempts)| Evaluated { name, attempts })
+        .zip(&runs)
+        .map(|(name, run)| Evaluated {
+            name,
+            attempts: run.attempts(),
+        })
         .collect();
     let analysis = analyse(questions.as_deref().unwrap_or_default(), &models, &[]);
     let num_questions = summaries.iter().map(|it| it.manifest.dataset.num_questions);
@@ -130,14 +131,7 @@ fn names(folders: &[PathBuf]) -> Vec<String> {
 
 /// The first folder against each other one; in words where that cannot be, or where there are
 /// several samples of each question.
-fn compare(
-    folders: &[PathBuf],
-    names: &[String],
-) -> Result<(Vec<Comparison>, Vec<String>), ClientError> {
-    let runs: Vec<Run> = folders
-        .iter()
-        .map(|folder| Run::read(folder))
-        .collect::<Result<_, _>>()?;
+fn compare(runs: &[Run], names: &[String]) -> Result<(Vec<Comparison>, Vec<String>), ClientError> {
     let how = How {
         strictness: Strictness::Refuse,
         max_examples: 0,

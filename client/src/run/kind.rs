@@ -3,7 +3,7 @@
 use super::state::{Stage, TurnStage};
 
 /// Which data is learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// Rationales that the model itself wrote, in this turn of the loop (from 1).
     Star { iteration: u32 },

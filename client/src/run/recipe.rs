@@ -1,6 +1,10 @@
 //! What a fine-tuning learns, from which weights, and for how long.
 
-use std::path::PathBuf;
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use data::{
     append_log::read_log,
@@ -14,7 +18,10 @@ use super::{
     settings::{LoopSettings, Rationales, Restart, TuningSettings},
     stages::Lab,
 };
-use crate::{bootstrap::ACCEPTED_FILE, collect::ATTEMPTS_FILE, error::ClientError, files};
+use crate::{
+    bootstrap::ACCEPTED_FILE, collect::ATTEMPTS_FILE, error::ClientError, eval::read_attempts,
+    files,
+};
 
 /// A fine-tuning before it is begun. The same at every call: all of it follows from settings and
 /// from files that no longer change.
@@ -28,9 +35,30 @@ pub(super) struct Recipe {
     pub(super) epochs: u32,
 }
 
+/// The recipes that this process gathered: logs of many turns need not be read again for each
+/// question about one.
+#[derive(Debug, Default)]
+pub(super) struct Recipes(Mutex<HashMap<Kind, Recipe>>);
+
+impl Recipes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Kind, Recipe>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Recipe {
-    /// Gathers what a fine-tuning needs and writes its training file.
     pub(super) fn of(lab: &Lab, kind: Kind) -> Result<Self, ClientError> {
+        let known = lab.recipes.lock().get(&kind).cloned();
+        if let Some(recipe) = known {
+            return Ok(recipe);
+        }
+        let recipe = Self::gather(lab, kind)?;
+        lab.recipes.lock().insert(kind, recipe.clone());
+        Ok(recipe)
+    }
+
+    /// Reads what a fine-tuning needs and writes its training file.
+    fn gather(lab: &Lab, kind: Kind) -> Result<Self, ClientError> {
         let Kind::Star { iteration } = kind else {
             return Ok(Self {
                 model: lab.base(),
@@ -79,7 +107,7 @@ fn rationales(lab: &Lab, iteration: u32) -> Result<Vec<AcceptedRecord>, ClientEr
         Rationales::AllIterations => {
             let mut attempts: Vec<Attempt> = Vec::new();
             for iteration in 1..=iteration {
-                attempts.extend(read_log(&folder(iteration).join(ATTEMPTS_FILE))?.records);
+                attempts.extend(read_attempts(&folder(iteration).join(ATTEMPTS_FILE))?);
             }
             Ok(select(&lab.inputs.fit.list, &attempts, &lab.settings.policy).accepted)
         }

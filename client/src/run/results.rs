@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use data::{append_log::read_log, record::Attempt};
+use data::record::Attempt;
 
 use super::{
     fine_tune,
@@ -17,7 +17,7 @@ use crate::{
     collect::ATTEMPTS_FILE,
     compare::Comparison,
     error::ClientError,
-    eval::EvalSummary,
+    eval::{EvalSummary, read_attempts},
     files,
     manifest::SOFTWARE,
     report::{
@@ -127,5 +127,5 @@ impl Tests {
 }
 
 fn attempts(lab: &Lab, folder: &str) -> Result<Vec<Attempt>, ClientError> {
-    Ok(read_log(&lab.path(folder).join(ATTEMPTS_FILE))?.records)
+    read_attempts(&lab.path(folder).join(ATTEMPTS_FILE))
 }

@@ -13,7 +13,9 @@ use super::{
     fine_tune,
     inputs::Inputs,
     kind::Kind,
-    memory, results,
+    memory,
+    recipe::Recipes,
+    results,
     settings::Settings,
     state::{Stage, State},
 };
@@ -123,6 +125,7 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
         checkpoints,
         inputs,
         state,
+        recipes: Recipes::default(),
     };
     if embedded.is_some() {
         // It has loaded the base a moment ago, so nothing need be swapped in for it.
@@ -148,6 +151,7 @@ pub(super) struct Lab {
     pub(super) checkpoints: Checkpoints,
     pub(super) inputs: Inputs,
     pub(super) state: State,
+    pub(super) recipes: Recipes,
 }
 
 impl Lab {

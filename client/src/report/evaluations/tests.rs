@@ -2,14 +2,17 @@
 
 use std::fs;
 
-use data::record::Verdict;
+use data::{
+    append_log::read_log,
+    record::{Attempt, Verdict},
+};
 
 use super::{
     super::{analysis::tests as answers, tests::manifest},
     *,
 };
 use crate::{
-    collect::MANIFEST_FILE,
+    collect::{ATTEMPTS_FILE, MANIFEST_FILE},
     eval::{Work, summarize},
 };
 

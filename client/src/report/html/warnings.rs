@@ -6,15 +6,10 @@ use super::{
     parts::{escape, percent, warning},
 };
 use crate::{
-    compare::p_text,
+    compare::{SIGNIFICANT, p_text},
     eval::{Classes, EvalSummary},
+    preflight::{MAX_CUT, MIN_USABLE},
 };
-
-/// Above this share of cut answers an accuracy says much about the token limit.
-const MAX_TRUNCATION_RATE: f64 = 0.02;
-/// Below this share of outputs with an answer it says much about the prompt and the rule.
-const MIN_EXTRACTION_RATE: f64 = 0.9;
-const SIGNIFICANT_P: f64 = 0.05;
 
 pub(super) fn warnings(results: &Results) -> String {
     let tests = results.tests();
@@ -40,7 +35,7 @@ fn worse(results: &Results, name: &str, tuned: &EvalSummary) -> Option<String> {
         .iter()
         .find(|it| it.first == "zero-shot" && it.second == name);
     let certainty = match comparison.map(|comparison| comparison.p_value) {
-        Some(p) if p < SIGNIFICANT_P => {
+        Some(p) if p < SIGNIFICANT => {
             let p = p_text(p);
             format!("This is no accident: exact McNemar p = {p}. Fine-tuning made the model worse.")
         }
@@ -66,7 +61,7 @@ fn worse(results: &Results, name: &str, tuned: &EvalSummary) -> Option<String> {
 pub(super) fn of_summary(name: &str, summary: &EvalSummary) -> Vec<String> {
     let name = escape(name);
     let mut texts = Vec::new();
-    if summary.truncation_rate > MAX_TRUNCATION_RATE {
+    if summary.truncation_rate > MAX_CUT {
         texts.push(format!(
             "{name}: <b>{:.1} % of the answers were cut</b> at {} tokens and count as not right. \
              A higher limit may change the accuracy.",
@@ -74,7 +69,7 @@ pub(super) fn of_summary(name: &str, summary: &EvalSummary) -> Vec<String> {
             summary.manifest.decoding.max_tokens
         ));
     }
-    if summary.extraction_rate < MIN_EXTRACTION_RATE {
+    if summary.extraction_rate < MIN_USABLE {
         texts.push(format!(
             "{name}: <b>rule {} finds an answer in only {:.1} % of the outputs</b>. The accuracy \
              says more about the prompt's format than about reasoning; see the other rules.",
