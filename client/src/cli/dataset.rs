@@ -54,19 +54,10 @@ pub(super) fn locate(argument: &Path, args: &DatasetArgs) -> Result<PathBuf, Cli
     if !args.download {
         return hub::locate(argument, &environment());
     }
-    let text = |name: &str| std::env::var(name).ok();
-    let account = hub::download::HubAccount {
-        token: text("HF_TOKEN"),
-        endpoint: text("HF_ENDPOINT"),
-    };
+    let account = hub::download::HubAccount::read(|name| std::env::var_os(name));
     hub::download::locate_or_download(argument, &environment(), &account)
 }
 
 fn environment() -> HubEnvironment {
-    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    HubEnvironment {
-        hf_hub_cache: path("HF_HUB_CACHE"),
-        hf_home: path("HF_HOME"),
-        home: path("HOME"),
-    }
+    HubEnvironment::read(|name| std::env::var_os(name))
 }

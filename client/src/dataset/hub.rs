@@ -1,38 +1,19 @@
 //! From a dataset argument to a file: a path, or `org/name[@revision]:[config/]split` in the local
-//! Hugging Face cache (<https://huggingface.co/docs/hub/local-cache>). No network here but in
-//! `download`, which only feature `hub` builds.
+//! Hugging Face cache. No network here but in `download`, which only feature `hub` builds.
 
 #[cfg(feature = "hub")]
 pub mod download;
 
 use std::path::{Path, PathBuf};
 
+use hub_cache::{Kind, Missing, Repository, is_plain};
+
+pub use hub_cache::HubEnvironment;
+
 use crate::error::{ClientError, file_error};
 
 /// What a split's file may be; the first kind that is there is taken.
 const EXTENSIONS: [&str; 3] = ["parquet", "jsonl", "json"];
-
-/// The values of the environment that say where the cache is; the caller reads them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HubEnvironment {
-    /// `HF_HUB_CACHE`
-    pub hf_hub_cache: Option<PathBuf>,
-    /// `HF_HOME`
-    pub hf_home: Option<PathBuf>,
-    /// `HOME`
-    pub home: Option<PathBuf>,
-}
-
-impl HubEnvironment {
-    /// `$HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
-    pub fn cache_dir(&self) -> Option<PathBuf> {
-        let below = |base: &Option<PathBuf>, rest: &str| base.as_ref().map(|base| base.join(rest));
-        self.hf_hub_cache
-            .clone()
-            .or_else(|| below(&self.hf_home, "hub"))
-            .or_else(|| below(&self.home, ".cache/huggingface/hub"))
-    }
-}
 
 /// The file that an argument names. A path wins over a cached dataset of the same name; what is no
 /// name either comes back as it is, for the reader to say what is wrong with it.
@@ -60,9 +41,7 @@ fn is_repository(argument: &Path) -> bool {
 /// `org/name[@revision]:[config/]split`, every part of it a plain name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DatasetName<'a> {
-    organisation: &'a str,
-    name: &'a str,
-    revision: &'a str,
+    repository: Repository<'a>,
     config: Option<&'a str>,
     split: &'a str,
 }
@@ -70,23 +49,14 @@ pub(crate) struct DatasetName<'a> {
 impl<'a> DatasetName<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let (repository, part) = text.split_once(':')?;
-        let (repository, revision) = repository.split_once('@').unwrap_or((repository, "main"));
-        let (organisation, name) = repository.split_once('/')?;
+        let repository = Repository::parse(Kind::Dataset, repository)?;
         let (config, split) = match part.split_once('/') {
             Some((config, split)) => (Some(config), split),
             None => (None, part),
         };
-        let plain = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
-        };
-        let parts = [organisation, name, split, config.unwrap_or("default")];
-        // A branch may have slashes: refs/convert/parquet.
-        let is_name = parts.into_iter().all(plain) && revision.split('/').all(plain);
+        let is_name = is_plain(split) && config.is_none_or(is_plain);
         is_name.then_some(Self {
-            organisation,
-            name,
-            revision,
+            repository,
             config,
             split,
         })
@@ -133,30 +103,18 @@ impl<'a> DatasetName<'a> {
         }
     }
 
-    /// A branch or tag is a file in `refs` that holds a commit; a commit is a folder in `snapshots`.
     fn snapshot(&self, cache: &Path) -> Result<PathBuf, ClientError> {
-        let (organisation, name) = (self.organisation, self.name);
-        let repository = cache.join(format!("datasets--{organisation}--{name}"));
-        let missing = |what: &str| {
+        self.repository.snapshot(cache).map_err(|missing| {
+            let what = match missing {
+                Missing::Repository => "has no such dataset".to_owned(),
+                Missing::Revision => format!("has no revision {} of it", self.repository.revision),
+            };
+            let cache = cache.display();
             ClientError::Usage(format!(
-                "{self} is no file, and {} {what}; {}",
-                cache.display(),
+                "{self} is no file, and {cache} {what}; {}",
                 self.advice()
             ))
-        };
-        if !repository.is_dir() {
-            return Err(missing("has no such dataset"));
-        }
-        let commit = match std::fs::read_to_string(repository.join("refs").join(self.revision)) {
-            Ok(commit) => commit.trim().to_owned(),
-            Err(_) => self.revision.to_owned(),
-        };
-        let snapshot = repository.join("snapshots").join(&commit);
-        let is_plain = commit.chars().all(|c| c.is_ascii_alphanumeric());
-        if is_plain && snapshot.is_dir() {
-            return Ok(snapshot);
-        }
-        Err(missing(&format!("has no revision {} of it", self.revision)))
+        })
     }
 
     /// `test.jsonl` and `test-00000-of-00001.parquet` are files of split `test`.
@@ -178,9 +136,14 @@ impl<'a> DatasetName<'a> {
     }
 
     fn advice(&self) -> String {
-        let (organisation, name) = (self.organisation, self.name);
+        let Repository {
+            organisation,
+            name,
+            revision,
+            ..
+        } = self.repository;
         let command = format!("hf download --repo-type dataset {organisation}/{name}");
-        match self.revision {
+        match revision {
             "main" => format!("download it first ({command})"),
             revision => format!("download it first ({command} --revision {revision})"),
         }
@@ -189,9 +152,10 @@ impl<'a> DatasetName<'a> {
 
 impl std::fmt::Display for DatasetName<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.organisation, self.name)?;
-        if self.revision != "main" {
-            write!(f, "@{}", self.revision)?;
+        let repository = self.repository;
+        write!(f, "{}/{}", repository.organisation, repository.name)?;
+        if repository.revision != "main" {
+            write!(f, "@{}", repository.revision)?;
         }
         write!(f, ":")?;
         if let Some(config) = self.config {

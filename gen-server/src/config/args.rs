@@ -270,21 +270,12 @@ fn find_model(args: &Args) -> model::error::Result<PathBuf> {
     if found.is_ok() || !args.download {
         return found;
     }
-    let text = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
-    let account = hub::download::HubAccount {
-        token: text("HF_TOKEN"),
-        endpoint: text("HF_ENDPOINT"),
-    };
+    let account = hub::download::HubAccount::read(|name| std::env::var_os(name));
     hub::download::download(&args.model, &environment, &account)
 }
 
 fn hub_environment() -> HubEnvironment {
-    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    HubEnvironment {
-        hf_hub_cache: path("HF_HUB_CACHE"),
-        hf_home: path("HF_HOME"),
-        home: path("HOME"),
-    }
+    HubEnvironment::read(|name| std::env::var_os(name))
 }
 
 /// On a GPU bf16 is what there is, and so the default.

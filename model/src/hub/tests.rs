@@ -76,18 +76,3 @@ fn names_are_plain() {
         assert!(message.ends_with(": does not exist"), "{model}: {message}");
     }
 }
-
-/// The cache is where Hugging Face's own tools put it.
-#[test]
-fn environment_decides_the_cache() {
-    let path = |text: &str| Some(PathBuf::from(text));
-    let mut environment = HubEnvironment {
-        home: path("/h"),
-        ..HubEnvironment::default()
-    };
-    assert_eq!(environment.cache_dir(), path("/h/.cache/huggingface/hub"));
-    environment.hf_home = path("/hf");
-    assert_eq!(environment.cache_dir(), path("/hf/hub"));
-    environment.hf_hub_cache = path("/c");
-    assert_eq!(environment.cache_dir(), path("/c"));
-}

@@ -1,20 +1,11 @@
-//! Fetches a split's files into the Hugging Face cache, with crate `hf-hub`.
+//! Fetches a split's files into the Hugging Face cache.
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::HFClient;
+pub use hub_cache::download::HubAccount;
 
 use super::{DatasetName, EXTENSIONS, HubEnvironment, locate};
 use crate::error::ClientError;
-
-/// Who asks, and whom. The caller reads the environment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HubAccount {
-    /// `HF_TOKEN`: needed for gated datasets.
-    pub token: Option<String>,
-    /// `HF_ENDPOINT`, where it is not the public hub.
-    pub endpoint: Option<String>,
-}
 
 /// [`locate`]; where the cache lacks the split, it is downloaded first.
 pub fn locate_or_download(
@@ -38,27 +29,9 @@ impl DatasetName<'_> {
         environment: &HubEnvironment,
         account: &HubAccount,
     ) -> Result<(), ClientError> {
-        let failed = |problem: String| ClientError::Usage(format!("{self} {problem}"));
-        let mut client = HFClient::builder();
-        if let Some(cache) = environment.cache_dir() {
-            client = client.cache_dir(cache);
-        }
-        if let Some(token) = &account.token {
-            client = client.token(token);
-        }
-        if let Some(endpoint) = &account.endpoint {
-            client = client.endpoint(endpoint);
-        }
-        let client = client
-            .build_sync()
-            .map_err(|error| failed(format!("cannot be asked for: {error}")))?;
-        client
-            .dataset(self.organisation, self.name)
-            .snapshot_download()
-            .revision(self.revision)
-            .allow_patterns(self.patterns())
-            .send()
-            .map_err(|error| failed(format!("cannot be downloaded: {error}")))?;
+        self.repository
+            .download(self.patterns(), environment, account)
+            .map_err(|error| ClientError::Usage(format!("{self} {error}")))?;
         Ok(())
     }
 
