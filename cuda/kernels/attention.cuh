@@ -19,13 +19,18 @@ __device__ __forceinline__ float fast_exp2(float x) {
 }
 
 // Tiles in shared memory: rows of D values in pieces of 16 bytes, whose order depends on the row, so that
-// the 8 rows that ldmatrix reads at once lie in different banks.
+// the 8 rows that ldmatrix reads at once lie in different banks. 128 bytes are all banks; of D = 32 they hold
+// two rows.
+template <int D> __device__ __forceinline__ int place_of(int row, int piece) {
+    static_assert(D == 32 || D % 64 == 0, "a row is half of all banks or all of them");
+    return row * D + 8 * (piece ^ (D == 32 ? row / 2 & 3 : row & 7));
+}
 template <int D> __device__ __forceinline__ bf16 *piece_of(bf16 *tile, int row, int piece) {
-    return tile + row * D + 8 * (piece ^ (row & 7));
+    return tile + place_of<D>(row, piece);
 }
 template <int D>
 __device__ __forceinline__ const bf16 *piece_of(const bf16 *tile, int row, int piece) {
-    return tile + row * D + 8 * (piece ^ (row & 7));
+    return tile + place_of<D>(row, piece);
 }
 
 // Left factors (16 rows of D values): lane l has rows l / 4 and l / 4 + 8, columns 2(l % 4), + 1, + 8, + 9 of

@@ -76,5 +76,6 @@ __device__ __forceinline__ void forward(const bf16 *qkv, const uint32_t *starts,
         forward<D>(qkv, starts, out, lse, shape);                                                  \
     }                                                                                              \
     EXPORT(causal_attention_##D)
+CAUSAL_FORWARD(32)
 CAUSAL_FORWARD(64)
 CAUSAL_FORWARD(128)

@@ -23,17 +23,19 @@ struct Gradient {
 template <int D>
 __device__ __forceinline__ void delta(const bf16 *dout, const bf16 *out, float *delta,
                                       const CausalShape &shape) {
-    constexpr int EACH = D / 32;
+    constexpr int EACH = D < 64 ? 2 : D / 32;
+    int column = threadIdx.x % 32 * EACH;
     size_t row = size_t(blockIdx.x) * NUM_WARPS + threadIdx.x / 32;
     if (row >= size_t(shape.num_tokens) * shape.num_heads) return;
-    size_t at = row * D + threadIdx.x % 32 * EACH;
+    size_t at = row * D + column;
     float sum = 0.0f;
+    if (column < D)
 #pragma unroll
-    for (int i = 0; i < EACH; i += 2) {
-        float2 a = floats_from_pair(*reinterpret_cast<const uint32_t *>(dout + at + i));
-        float2 b = floats_from_pair(*reinterpret_cast<const uint32_t *>(out + at + i));
-        sum += a.x * b.x + a.y * b.y;
-    }
+        for (int i = 0; i < EACH; i += 2) {
+            float2 a = floats_from_pair(*reinterpret_cast<const uint32_t *>(dout + at + i));
+            float2 b = floats_from_pair(*reinterpret_cast<const uint32_t *>(out + at + i));
+            sum += a.x * b.x + a.y * b.y;
+        }
     sum = warp_sum(sum);
     size_t head = row % shape.num_heads, token = row / shape.num_heads;
     if (threadIdx.x % 32 == 0) delta[head * shape.num_tokens + token] = sum;
@@ -304,5 +306,6 @@ __device__ __forceinline__ void query_gradient(const Gradient &given, const Caus
         query_gradient<D>(given, shape);                                                           \
     }                                                                                              \
     EXPORT(causal_attention_dq_##D)
+CAUSAL_BACKWARD(32)
 CAUSAL_BACKWARD(64)
 CAUSAL_BACKWARD(128)

@@ -96,6 +96,27 @@ __device__ __forceinline__ float2 floats_from_pair(uint32_t bits) {
     return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
 }
 
+// 8 values at once: 16 bytes of bf16, 32 of f32. Addresses are multiples of that.
+__device__ __forceinline__ void load8(const bf16 *from, float (&x)[8]) {
+    uint4 bits = *reinterpret_cast<const uint4 *>(from);
+    float2 a = floats_from_pair(bits.x), b = floats_from_pair(bits.y);
+    float2 c = floats_from_pair(bits.z), d = floats_from_pair(bits.w);
+    x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y, x[4] = c.x, x[5] = c.y, x[6] = d.x, x[7] = d.y;
+}
+__device__ __forceinline__ void load8(const float *from, float (&x)[8]) {
+    float4 a = reinterpret_cast<const float4 *>(from)[0];
+    float4 b = reinterpret_cast<const float4 *>(from)[1];
+    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+}
+__device__ __forceinline__ void store8(bf16 *to, const float (&x)[8]) {
+    *reinterpret_cast<uint4 *>(to) = make_uint4(bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]),
+                                                bf16_pair(x[4], x[5]), bf16_pair(x[6], x[7]));
+}
+__device__ __forceinline__ void store8(float *to, const float (&x)[8]) {
+    reinterpret_cast<float4 *>(to)[0] = make_float4(x[0], x[1], x[2], x[3]);
+    reinterpret_cast<float4 *>(to)[1] = make_float4(x[4], x[5], x[6], x[7]);
+}
+
 // Sums and maxima over the 32 lanes; every lane gets the result.
 __device__ __forceinline__ float warp_sum(float value) {
     for (int bits = 16; bits > 0; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);

@@ -3,23 +3,29 @@
 // 16 bytes of input.
 #include "common.cuh"
 
-// x[t] = table[ids[t]]: table bf16 [V, C], x f32 [T, C]; C is a multiple of 8. An id that is not in
-// the table becomes a row of NaN, which sampling reports.
-extern "C" __global__ void embedding(const bf16 *table, const uint32_t *ids, float *x, int num_rows,
-                                     int width, int vocabulary) {
+template <class T>
+__device__ __forceinline__ void embedding(const T *table, const uint32_t *ids, float *x,
+                                          int num_rows, int width, int vocabulary) {
     size_t index = 8 * (size_t(blockIdx.x) * blockDim.x + threadIdx.x);
     if (index >= size_t(num_rows) * width) return;
     uint32_t id = ids[index / width];
-    uint4 from = make_uint4(~0u, ~0u, ~0u, ~0u);
-    if (id < uint32_t(vocabulary))
-        from = *reinterpret_cast<const uint4 *>(table + size_t(id) * width + index % width);
-    float2 a = floats_from_pair(from.x), b = floats_from_pair(from.y);
-    float2 c = floats_from_pair(from.z), d = floats_from_pair(from.w);
-    float4 *to = reinterpret_cast<float4 *>(x + index);
-    to[0] = make_float4(a.x, a.y, b.x, b.y);
-    to[1] = make_float4(c.x, c.y, d.x, d.y);
+    float values[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] = __uint_as_float(~0u);
+    if (id < uint32_t(vocabulary)) load8(table + size_t(id) * width + index % width, values);
+    store8(x + index, values);
 }
-EXPORT(embedding)
+
+// x[t] = table[ids[t]]: table [V, C], x f32 [T, C]; C is a multiple of 8. An id that is not in the
+// table becomes a row of NaN, which sampling reports.
+#define EMBEDDING(T, name)                                                                         \
+    extern "C" __global__ void embedding_##name(const T *table, const uint32_t *ids, float *x,     \
+                                                int num_rows, int width, int vocabulary) {         \
+        embedding(table, ids, x, num_rows, width, vocabulary);                                     \
+    }                                                                                              \
+    EXPORT(embedding_##name)
+EMBEDDING(bf16, bf16)
+EMBEDDING(float, f32)
 
 // y[r] = x[rows[r]]: x f32 [T, C], y f32 [R, C]; C is a multiple of 4. A row beyond x becomes NaN,
 // as two bf16 as well: rows of bf16 come as rows of half as many floats.

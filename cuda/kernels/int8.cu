@@ -4,21 +4,15 @@
 // reads a row of 6 KB a second time, from L1).
 #include "common.cuh"
 
-__device__ __forceinline__ void unpack(uint4 bits, float (&x)[8]) {
-    float2 a = floats_from_pair(bits.x), b = floats_from_pair(bits.y);
-    float2 c = floats_from_pair(bits.z), d = floats_from_pair(bits.w);
-    x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y, x[4] = c.x, x[5] = c.y, x[6] = d.x, x[7] = d.y;
-}
-
 // w bf16 [O, K] into values [O, K] in -127 .. 127 and scales [O], the largest magnitude over 127.
 // What is not finite makes the scale NaN, and with it the whole row. K is a multiple of 8. Grid O.
 extern "C" __global__ void quantize_rows(const bf16 *w, int8_t *values, float *scales, int width) {
     __shared__ float scratch[33], maxima[32];
-    const uint4 *from = reinterpret_cast<const uint4 *>(w + size_t(blockIdx.x) * width);
+    const bf16 *from = w + size_t(blockIdx.x) * width;
     uint2 *to = reinterpret_cast<uint2 *>(values + size_t(blockIdx.x) * width);
     float x[8], largest = 0.0f, poison = 0.0f;
     for (int i = threadIdx.x; i < width / 8; i += blockDim.x) {
-        unpack(from[i], x);
+        load8(from + 8 * i, x);
 #pragma unroll
         for (int j = 0; j < 8; j++) largest = fmaxf(largest, fabsf(x[j])), poison += x[j] * 0.0f;
     }
@@ -30,7 +24,7 @@ extern "C" __global__ void quantize_rows(const bf16 *w, int8_t *values, float *s
     float inverse = scale > 0.0f ? __fdiv_rn(1.0f, scale) : 0.0f;
     if (threadIdx.x == 0) scales[blockIdx.x] = scale;
     for (int i = threadIdx.x; i < width / 8; i += blockDim.x) {
-        unpack(from[i], x);
+        load8(from + 8 * i, x);
         uint32_t words[2] = {0, 0};
 #pragma unroll
         for (int j = 0; j < 8; j++) {
@@ -45,19 +39,25 @@ extern "C" __global__ void quantize_rows(const bf16 *w, int8_t *values, float *s
 }
 EXPORT(quantize_rows)
 
-// w = values * scale of the row, rounded once: [O, K], K a multiple of 8. A thread makes 8.
-extern "C" __global__ void dequantize_rows(const int8_t *values, const float *scales, bf16 *w,
-                                           int num_rows, int width) {
+template <class T>
+__device__ __forceinline__ void dequantize_rows(const int8_t *values, const float *scales, T *w,
+                                                int num_rows, int width) {
     size_t index = 8 * (size_t(blockIdx.x) * blockDim.x + threadIdx.x);
     if (index >= size_t(num_rows) * width) return;
-    float scale = scales[index / width];
+    float scale = scales[index / width], x[8];
     uint2 bytes = *reinterpret_cast<const uint2 *>(values + index);
-    uint32_t words[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        uint32_t two = (i < 2 ? bytes.x : bytes.y) >> (16 * (i % 2));
-        words[i] = bf16_pair(float(int8_t(two)) * scale, float(int8_t(two >> 8)) * scale);
-    }
-    *reinterpret_cast<uint4 *>(w + index) = make_uint4(words[0], words[1], words[2], words[3]);
+    for (int i = 0; i < 8; i++)
+        x[i] = float(int8_t((i < 4 ? bytes.x : bytes.y) >> (8 * (i % 4)))) * scale;
+    store8(w + index, x);
 }
-EXPORT(dequantize_rows)
+
+// w = values * scale of the row, rounded once: [O, K], K a multiple of 8. A thread makes 8.
+#define DEQUANTIZE_ROWS(T, name)                                                                   \
+    extern "C" __global__ void dequantize_rows_##name(const int8_t *values, const float *scales,   \
+                                                      T *w, int num_rows, int width) {             \
+        dequantize_rows(values, scales, w, num_rows, width);                                       \
+    }                                                                                              \
+    EXPORT(dequantize_rows_##name)
+DEQUANTIZE_ROWS(bf16, bf16)
+DEQUANTIZE_ROWS(float, f32)

@@ -12,17 +12,19 @@ struct PagedShape {
     // Of scores, log2(e) and the keys' scale included; of values.
     float scale, value_scale;
 };
-struct Paged {
-    const bf16 *query;
+template <class T> struct PagedOf {
+    const T *query;
     const uint32_t *query_start, *context_len, *block_tables;
-    bf16 *out;
+    T *out;
 };
+typedef PagedOf<bf16> Paged;
 
 // A sequence's rows of one group.
 struct Packed {
     int first_token, num_tokens, context, group, head;
 
-    __device__ __forceinline__ Packed(const Paged &paged, const PagedShape &shape, int sequence,
+    template <class T>
+    __device__ __forceinline__ Packed(const PagedOf<T> &paged, const PagedShape &shape, int sequence,
                                       int key_head) {
         first_token = int(paged.query_start[sequence]);
         num_tokens = int(paged.query_start[sequence + 1]) - first_token;

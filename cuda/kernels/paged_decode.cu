@@ -138,8 +138,8 @@ __device__ __forceinline__ void decode(const Paged &paged, const E *keys, const 
 // A warp for each token and head: its shares of the keys, weighted. Llama-3.2-3B, 8 sequences, 6 splits: 0.6 MB.
 template <int D>
 __device__ __forceinline__ void combine(Partial partial, bf16 *out, const PagedShape &shape) {
-    constexpr int EACH = D / 32;
-    int lane = threadIdx.x % 32;
+    constexpr int EACH = D < 64 ? 2 : D / 32;
+    int lane = threadIdx.x % 32, column = lane * EACH;
     size_t row = size_t(blockIdx.x) * NUM_WARPS + threadIdx.x / 32;
     if (row >= partial.num_rows) return;
     int num_splits = shape.num_splits + shape.num_prefix_splits;
@@ -154,14 +154,15 @@ __device__ __forceinline__ void combine(Partial partial, bf16 *out, const PagedS
     for (int split = 0; split < num_splits; split++) {
         float weight = __shfl_sync(0xffffffffu, factor, split);
         if (weight == 0.0f) continue;
-        const float *from = partial.sums + partial.index(split, row) * D + lane * EACH;
+        const float *from = partial.sums + partial.index(split, row) * D + column;
 #pragma unroll
-        for (int i = 0; i < EACH; i++) value[i] += weight * from[i];
+        for (int i = 0; i < EACH; i++) value[i] += column < D ? weight * from[i] : 0.0f;
     }
+    if (column >= D) return;
     float scale = sum > 0.0f ? shape.value_scale / sum : 0.0f;
 #pragma unroll
     for (int i = 0; i < EACH; i += 2)
-        *reinterpret_cast<uint32_t *>(out + row * D + lane * EACH + i) =
+        *reinterpret_cast<uint32_t *>(out + row * D + column + i) =
             bf16_pair(value[i] * scale, value[i + 1] * scale);
 }
 
@@ -187,9 +188,12 @@ __device__ __forceinline__ void combine(Partial partial, bf16 *out, const PagedS
     }                                                                                              \
     EXPORT(paged_combine_##D)
 
+PAGED_DECODE(32, bf16, bf16)
 PAGED_DECODE(64, bf16, bf16)
 PAGED_DECODE(128, bf16, bf16)
-PAGED_DECODE(64, uint8_t, e4m3)
-PAGED_DECODE(128, uint8_t, e4m3)
+PAGED_DECODE(32, uint8_t, bf16_e4m3)
+PAGED_DECODE(64, uint8_t, bf16_e4m3)
+PAGED_DECODE(128, uint8_t, bf16_e4m3)
+PAGED_COMBINE(32)
 PAGED_COMBINE(64)
 PAGED_COMBINE(128)

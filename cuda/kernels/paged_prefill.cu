@@ -158,7 +158,9 @@ __device__ __forceinline__ void prefix(const Paged &paged, const E *keys, const 
     }                                                                                              \
     EXPORT(paged_prefix_##D##_##name)
 
+PAGED_PREFILL(32, bf16, bf16)
 PAGED_PREFILL(64, bf16, bf16)
 PAGED_PREFILL(128, bf16, bf16)
-PAGED_PREFILL(64, uint8_t, e4m3)
-PAGED_PREFILL(128, uint8_t, e4m3)
+PAGED_PREFILL(32, uint8_t, bf16_e4m3)
+PAGED_PREFILL(64, uint8_t, bf16_e4m3)
+PAGED_PREFILL(128, uint8_t, bf16_e4m3)

@@ -2,43 +2,35 @@
 // the qkv product and attention. Queries are turned where they lie; keys and values go to the cache
 // alone.
 //
-// A thread turns 8 pairs (i, i + D/2): two 16-byte reads, two writes; a value's thread copies as
+// A thread turns 8 pairs (i, i + D/2): of bf16 two 16-byte reads, two writes; a value's thread copies as
 // many. All that is read was just written by the product, and lies in L2. Llama-3.2-3B (H = 24, G =
 // 8, D = 128), T = 256: 320 threads a token, 320 blocks of 256; 2.6 MB read and 2.6 MB written a
 // layer, about 2 us. T = 8192: 84 MB read, 84 MB written, 40 us at 4.3 TB/s. A token's cosines (512
 // bytes) are read by 32 heads: L1.
 #include "common.cuh"
 
-__device__ __forceinline__ void unpack(const bf16 *from, float (&x)[8]) {
-    uint4 bits = *reinterpret_cast<const uint4 *>(from);
-    float2 a = floats_from_pair(bits.x), b = floats_from_pair(bits.y);
-    float2 c = floats_from_pair(bits.z), d = floats_from_pair(bits.w);
-    x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y, x[4] = c.x, x[5] = c.y, x[6] = d.x, x[7] = d.y;
+// Divided by `scale`, into the cache.
+template <class E>
+__device__ __forceinline__ void keep(E *to, const float (&x)[8], float scale) {
+    float scaled[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) scaled[i] = x[i] / scale;
+    store8(to, scaled);
 }
-__device__ __forceinline__ void store(bf16 *to, const float (&x)[8], float scale) {
-    *reinterpret_cast<uint4 *>(to) =
-        make_uint4(bf16_pair(x[0] / scale, x[1] / scale), bf16_pair(x[2] / scale, x[3] / scale),
-                   bf16_pair(x[4] / scale, x[5] / scale), bf16_pair(x[6] / scale, x[7] / scale));
-}
-__device__ __forceinline__ void store(uint8_t *to, const float (&x)[8], float scale) {
+__device__ __forceinline__ void keep(uint8_t *to, const float (&x)[8], float scale) {
     uint32_t words[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < 8; i++)
         words[i / 4] |= uint32_t(e4m3_from_float(x[i] / scale)) << (8 * (i % 4));
     *reinterpret_cast<uint2 *>(to) = make_uint2(words[0], words[1]);
 }
-__device__ __forceinline__ void load(const float *from, float (&x)[8]) {
-    float4 a = reinterpret_cast<const float4 *>(from)[0];
-    float4 b = reinterpret_cast<const float4 *>(from)[1];
-    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
-}
 
 // (first, second) turned by the angles whose cosines and sines these are, as in kernels::rope_row.
 __device__ __forceinline__ void turn(float (&first)[8], float (&second)[8], const float *cosines,
                                      const float *sines) {
     float c[8], s[8];
-    load(cosines, c);
-    load(sines, s);
+    load8(cosines, c);
+    load8(sines, s);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         float a = first[i], b = second[i];
@@ -51,10 +43,10 @@ struct RopeShape {
     int num_tokens, num_heads, num_groups, head_dim, max_positions, block_size, num_slots;
 };
 
-template <class E>
-__device__ __forceinline__ void rope_kv(bf16 *qkv, const uint32_t *positions, const uint32_t *slots,
+template <class T, class E>
+__device__ __forceinline__ void rope_kv(T *qkv, const uint32_t *positions, const uint32_t *slots,
                                         const float *cosines, const float *sines, E *keys,
-                                        E *values, RopeShape shape, float key_scale,
+                                        E *values, const RopeShape &shape, float key_scale,
                                         float value_scale) {
     int half = shape.head_dim / 2, num_parts = half / 8;
     int all_heads = shape.num_heads + 2 * shape.num_groups;
@@ -66,10 +58,10 @@ __device__ __forceinline__ void rope_kv(bf16 *qkv, const uint32_t *positions, co
     uint32_t slot = slots[token];
     if (!is_query && slot >= uint32_t(shape.num_slots)) return;
 
-    bf16 *at = qkv + (token * all_heads + head) * shape.head_dim + 8 * part;
+    T *at = qkv + (token * all_heads + head) * shape.head_dim + 8 * part;
     float first[8], second[8];
-    unpack(at, first);
-    unpack(at + half, second);
+    load8(at, first);
+    load8(at + half, second);
     bool is_value = head >= shape.num_heads + shape.num_groups;
     if (!is_value) {
         // The host has checked positions; a wrong one must not read beyond the table.
@@ -78,8 +70,8 @@ __device__ __forceinline__ void rope_kv(bf16 *qkv, const uint32_t *positions, co
         turn(first, second, cosines + row, sines + row);
     }
     if (is_query) {
-        store(at, first, 1.0f);
-        store(at + half, second, 1.0f);
+        store8(at, first);
+        store8(at + half, second);
         return;
     }
     int group = head - shape.num_heads - (is_value ? shape.num_groups : 0);
@@ -87,26 +79,23 @@ __device__ __forceinline__ void rope_kv(bf16 *qkv, const uint32_t *positions, co
     row = row * shape.block_size + slot % shape.block_size;
     E *to = (is_value ? values : keys) + row * shape.head_dim + 8 * part;
     float scale = is_value ? value_scale : key_scale;
-    store(to, first, scale);
-    store(to + half, second, scale);
+    keep(to, first, scale);
+    keep(to + half, second, scale);
 }
 
-// qkv bf16 [T, (H + 2G) D]; positions, slots [T]; cosines, sines [P, D/2]; keys, values
+// qkv [T, (H + 2G) D]; positions, slots [T]; cosines, sines [P, D/2]; keys, values
 // [num_blocks, G, block_size, D]; D is a multiple of 16. A slot beyond the cache (a row of padding)
-// is not written.
-extern "C" __global__ void rope_kv_bf16(bf16 *qkv, const uint32_t *positions, const uint32_t *slots,
-                                        const float *cosines, const float *sines, bf16 *keys,
-                                        bf16 *values, RopeShape shape, float key_scale,
-                                        float value_scale) {
-    rope_kv(qkv, positions, slots, cosines, sines, keys, values, shape, key_scale, value_scale);
-}
-EXPORT(rope_kv_bf16)
-
-// The same into e4m3: what is kept is the value divided by its scale.
-extern "C" __global__ void rope_kv_e4m3(bf16 *qkv, const uint32_t *positions, const uint32_t *slots,
-                                        const float *cosines, const float *sines, uint8_t *keys,
-                                        uint8_t *values, RopeShape shape, float key_scale,
-                                        float value_scale) {
-    rope_kv(qkv, positions, slots, cosines, sines, keys, values, shape, key_scale, value_scale);
-}
-EXPORT(rope_kv_e4m3)
+// is not written. What is kept is keys and values divided by their scales.
+#define ROPE_KV(T, E, name)                                                                        \
+    extern "C" __global__ void rope_kv_##name(                                                     \
+        T *qkv, const uint32_t *positions, const uint32_t *slots, const float *cosines,            \
+        const float *sines, E *keys, E *values, RopeShape shape, float key_scale,                  \
+        float value_scale) {                                                                       \
+        rope_kv(qkv, positions, slots, cosines, sines, keys, values, shape, key_scale,             \
+                value_scale);                                                                      \
+    }                                                                                              \
+    EXPORT(rope_kv_##name)
+ROPE_KV(bf16, bf16, bf16)
+ROPE_KV(bf16, uint8_t, bf16_e4m3)
+ROPE_KV(float, float, f32)
+ROPE_KV(float, uint8_t, f32_e4m3)

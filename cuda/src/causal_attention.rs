@@ -14,7 +14,7 @@ use crate::{
     Device, Heads,
     error::{Error, Result, expect_len},
     launch::blocks,
-    paged_attention::check_heads,
+    paged_attention::{check_heads, for_dim},
 };
 
 /// Rows of a tile, of queries as of keys.
@@ -66,7 +66,8 @@ pub fn document_starts(bounds: &[u32]) -> Vec<u32> {
 
 /// `out[T, H·D] = softmax(q·kᵀ/√D)·v` over the tokens of the same document up to the token itself, as
 /// `kernels::causal_attention`; `log_sum_exp` \[H, T\] of the scaled scores. `qkv` \[T, (H + 2G)·D\], queries
-/// and keys turned by their positions. D is 64 or 128.
+/// and keys turned by their positions. D is one of
+/// [`HEAD_DIMS`](crate::HEAD_DIMS).
 pub fn causal_attention(
     device: &Device,
     qkv: &CudaView<'_, bf16>,
@@ -83,7 +84,11 @@ pub fn causal_attention(
         return Ok(());
     }
     // Two stages of keys and values.
-    let names = ["causal_attention_64", "causal_attention_128"];
+    let names = [
+        "causal_attention_32",
+        "causal_attention_64",
+        "causal_attention_128",
+    ];
     let (function, config) = prepare(device, names, (heads, 4), (&shape, heads.num_heads))?;
     let mut launch = device.stream().launch_builder(&function);
     launch.arg(qkv).arg(documents.starts);
@@ -113,8 +118,12 @@ pub fn causal_attention_backward(
     if num_rows == 0 {
         return Ok(());
     }
-    let names = ["causal_attention_delta_64", "causal_attention_delta_128"];
-    let function = device.function(names[index(heads)])?;
+    let names = [
+        "causal_attention_delta_32",
+        "causal_attention_delta_64",
+        "causal_attention_delta_128",
+    ];
+    let function = device.function(for_dim(names, heads))?;
     let mut launch = device.stream().launch_builder(&function);
     launch.arg(dout).arg(saved.out).arg(&mut *delta).arg(&shape);
     let config = blocks(num_rows.div_ceil(4), BLOCK_THREADS);
@@ -122,7 +131,11 @@ pub fn causal_attention_backward(
     unsafe { launch.launch(config) }.map_err(Error::driver(op))?;
 
     // Keys and values, and two stages of queries and dout; in the other kernel the other way round.
-    let names = ["causal_attention_dkv_64", "causal_attention_dkv_128"];
+    let names = [
+        "causal_attention_dkv_32",
+        "causal_attention_dkv_64",
+        "causal_attention_dkv_128",
+    ];
     let (function, config) = prepare(device, names, (heads, 6), (&shape, heads.num_groups))?;
     let deltas = delta.as_view();
     let ends = saved.documents.bounds.slice(1..);
@@ -135,7 +148,11 @@ pub fn causal_attention_backward(
     // SAFETY: lengths were checked; the documents are the caller's word.
     unsafe { launch.launch(config) }.map_err(Error::driver(op))?;
 
-    let names = ["causal_attention_dq_64", "causal_attention_dq_128"];
+    let names = [
+        "causal_attention_dq_32",
+        "causal_attention_dq_64",
+        "causal_attention_dq_128",
+    ];
     let (function, config) = prepare(device, names, (heads, 6), (&shape, heads.num_heads))?;
     let mut launch = device.stream().launch_builder(&function);
     launch.arg(saved.qkv).arg(dout).arg(saved.log_sum_exp);
@@ -146,19 +163,14 @@ pub fn causal_attention_backward(
     Ok(())
 }
 
-/// Which of the kernels for D = 64 and 128.
-fn index(heads: Heads) -> usize {
-    usize::from(heads.head_dim == 128)
-}
-
 /// The kernel, with room for `num_tiles` tiles in shared memory, on a grid of tiles by heads.
 fn prepare(
     device: &Device,
-    names: [&'static str; 2],
+    names: [&'static str; 3],
     (heads, num_tiles): (Heads, usize),
     (shape, num_heads): (&Shape, usize),
 ) -> Result<(CudaFunction, LaunchConfig)> {
-    let function = device.function(names[index(heads)])?;
+    let function = device.function(for_dim(names, heads))?;
     let shared_bytes = num_tiles * TILE * heads.head_dim * size_of::<bf16>() + FACTS_BYTES;
     let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     let set = function.set_attribute(attribute, shared_bytes as i32);

@@ -5,20 +5,19 @@
 )]
 
 use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
-use half::bf16;
 
 use crate::{
-    Device,
+    Device, Float,
     error::{Error, Result, expect_len, expect_multiple},
     launch::thread_each,
     product::Output,
 };
 
-/// `x[t] = table[ids[t]]`: `table` bf16 \[V, C\], `ids` \[T\], `x` f32 \[T, C\]; C (`width`) a
+/// `x[t] = table[ids[t]]`: `table` \[V, C\], `ids` \[T\], `x` f32 \[T, C\]; C (`width`) a
 /// multiple of 8. An id that is not in the table becomes a row of NaN.
-pub fn embedding(
+pub fn embedding<A: Float>(
     device: &Device,
-    table: &CudaView<'_, bf16>,
+    table: &CudaView<'_, A>,
     ids: &CudaView<'_, u32>,
     x: &mut CudaViewMut<'_, f32>,
     width: usize,
@@ -30,7 +29,7 @@ pub fn embedding(
     if ids.is_empty() {
         return Ok(());
     }
-    let function = device.function("embedding")?;
+    let function = device.function(A::EMBEDDING)?;
     let config = thread_each(x.len() / 8);
     let (rows, width, vocabulary) = (ids.len() as i32, width as i32, vocabulary as i32);
     let mut launch = device.stream().launch_builder(&function);

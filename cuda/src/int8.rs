@@ -8,14 +8,11 @@ use cudarc::driver::{CudaView, CudaViewMut, DeviceRepr, PushKernelArg};
 use half::bf16;
 
 use crate::{
-    Device,
+    Device, Float,
     error::{Error, Result, expect_len, expect_multiple},
     launch::{blocks, thread_each},
     product::{Output, Sum},
 };
-
-/// Rows of x for which [`int8_linear`] has a kernel; more are faster through [`dequantize_rows`].
-pub const MAX_INT8_ROWS: usize = 64;
 
 /// `w[O, K] = values[O, K] * scales[O]`.
 #[derive(Debug)]
@@ -63,11 +60,11 @@ pub fn quantize_rows(
     Ok(())
 }
 
-/// `w` \[O, K\] in bf16, for a product with many rows; K a multiple of 8.
-pub fn dequantize_rows(
+/// `w` \[O, K\], for a product with many rows; K a multiple of 8.
+pub fn dequantize_rows<A: Float>(
     device: &Device,
     from: &Int8View<'_>,
-    w: &mut CudaViewMut<'_, bf16>,
+    w: &mut CudaViewMut<'_, A>,
 ) -> Result<()> {
     const OP: &str = "dequantize_rows";
     let num_rows = from.scales.len();
@@ -78,7 +75,7 @@ pub fn dequantize_rows(
     expect_multiple(OP, "K", 8, width)?;
     expect_len(OP, "w", num_rows * width, w.len())?;
     expect_len(OP, "values", w.len(), from.values.len())?;
-    let function = device.function(OP)?;
+    let function = device.function(A::DEQUANTIZE_ROWS)?;
     let config = thread_each(w.len() / 8);
     let (rows, width) = (num_rows as i32, width as i32);
     let mut launch = device.stream().launch_builder(&function);
@@ -90,10 +87,10 @@ pub fn dequantize_rows(
 }
 
 /// `y[M, O] (+)= x[M, K] · w[O, K]ᵀ` with f32 sums, the same bits in every run; M at most
-/// [`MAX_INT8_ROWS`], K (`num_inputs`) a multiple of 64. Results in bf16 cannot add.
-pub fn int8_linear<Y: Output>(
+/// [`Float::MAX_INT8_ROWS`] (there is no kernel for f32), K (`num_inputs`) a multiple of 64. Results in bf16 cannot add.
+pub fn int8_linear<A: Float, Y: Output>(
     device: &Device,
-    x: &CudaView<'_, bf16>,
+    x: &CudaView<'_, A>,
     w: &Int8View<'_>,
     (y, sum): (&mut CudaViewMut<'_, Y>, Sum),
     num_inputs: usize,
@@ -104,14 +101,14 @@ pub fn int8_linear<Y: Output>(
     expect_len(OP, "x", num_rows * num_inputs, x.len())?;
     expect_len(OP, "w", num_outputs * num_inputs, w.values.len())?;
     expect_len(OP, "y", num_rows * num_outputs, y.len())?;
+    if num_rows > A::MAX_INT8_ROWS {
+        let expected = format!("at most {}", A::MAX_INT8_ROWS);
+        return Err(Error::argument(OP, "M", expected, num_rows));
+    }
     let kernel = match num_rows {
         0..=16 => 0,
         17..=32 => 1,
-        33..=MAX_INT8_ROWS => 2,
-        _ => {
-            let expected = format!("at most {MAX_INT8_ROWS}");
-            return Err(Error::argument(OP, "M", expected, num_rows));
-        }
+        _ => 2,
     };
     if sum == Sum::Add && size_of::<Y>() != size_of::<f32>() {
         return Err(Error::argument(OP, "y", "f32 to add to", "bf16"));

@@ -16,6 +16,7 @@ mod causal_attention;
 mod cross_entropy;
 mod device;
 mod error;
+mod float;
 mod gather;
 mod int8;
 mod launch;
@@ -42,10 +43,11 @@ pub use cross_entropy::{LossGradient, cross_entropy, cross_entropy_backward};
 pub use cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
 pub use device::{Device, Element, Graph};
 pub use error::{Error, Result};
+pub use float::{CacheElement, Float, PrefixElement};
 pub use gather::{carry_tokens, embedding, gather_rows};
-pub use int8::{Int8View, MAX_INT8_ROWS, dequantize_rows, int8_linear, quantize_rows};
+pub use int8::{Int8View, dequantize_rows, int8_linear, quantize_rows};
 pub use lora::{Columns, Dropout, add_columns, dropout, dropout_f32, scale_round, take_columns};
-pub use paged_attention::{PagedCache, PagedQueries, paged_prefill, prefill_work};
+pub use paged_attention::{HEAD_DIMS, PagedCache, PagedQueries, paged_prefill, prefill_work};
 pub use paged_decode::{
     PagedPrefixes, SharedPrefixes, paged_decode, paged_decode_scratch_len, paged_decode_shared,
     paged_decode_shared_scratch_len,
@@ -54,7 +56,7 @@ pub use pinned::{Mark, Pinned};
 pub use product::{Output, Sum};
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::{NormBackward, norm_scratch_len, rms_norm_backward};
-pub use rope_kv::{Cache, CacheElement, Heads, Positions, rope_kv};
+pub use rope_kv::{Cache, Heads, Positions, rope_kv};
 pub use rope_train::{Angles, Turn, rope_train};
 pub use rows::{TokensById, embedding_backward, scatter_rows_add};
 pub use sample::{

@@ -9,10 +9,9 @@ use cudarc::driver::{
     CudaFunction, CudaView, CudaViewMut, DeviceRepr, LaunchConfig, PushKernelArg,
     sys::CUfunction_attribute,
 };
-use half::bf16;
 
 use crate::{
-    CacheElement, Device, Heads,
+    CacheElement, Device, Float, Heads,
     error::{Error, Result, expect_len, expect_multiple},
 };
 
@@ -25,9 +24,9 @@ pub(crate) const BLOCK_THREADS: u32 = 128;
 /// on the device is not checked: starts must rise to T, and the tables name blocks of the cache for every
 /// position of a context, the new tokens' own included.
 #[derive(Debug, Clone, Copy)]
-pub struct PagedQueries<'a> {
+pub struct PagedQueries<'a, A> {
     /// \[T, `stride`\], of which the first H·D are read.
-    pub query: &'a CudaView<'a, bf16>,
+    pub query: &'a CudaView<'a, A>,
     pub stride: usize,
     /// \[S + 1\]: sequence s has the tokens from `query_start[s]` to `query_start[s + 1]`.
     pub query_start: &'a CudaView<'a, u32>,
@@ -46,7 +45,7 @@ pub struct PagedCache<'a, E> {
     pub values: &'a CudaView<'a, E>,
     /// A multiple of 16.
     pub block_size: usize,
-    /// What the cache holds is multiplied by these: keys', values'. 1 for bf16.
+    /// What the cache holds is multiplied by these: keys', values'. 1 where it is not e4m3.
     pub scales: [f32; 2],
 }
 
@@ -67,12 +66,12 @@ pub(crate) struct Shape {
 unsafe impl DeviceRepr for Shape {}
 
 /// As [`paged_decode`](crate::paged_decode), for any number of tokens of each sequence. `work`, from [`prefill_work`], on the device.
-pub fn paged_prefill<E: CacheElement>(
+pub fn paged_prefill<A: Float, E: CacheElement<A>>(
     device: &Device,
-    queries: PagedQueries<'_>,
+    queries: PagedQueries<'_, A>,
     cache: PagedCache<'_, E>,
     heads: Heads,
-    (work, out): (&CudaView<'_, u32>, &mut CudaViewMut<'_, bf16>),
+    (work, out): (&CudaView<'_, u32>, &mut CudaViewMut<'_, A>),
 ) -> Result<()> {
     let op = "paged_prefill";
     let shape = check(op, &queries, &cache, heads, out.len())?;
@@ -80,7 +79,7 @@ pub fn paged_prefill<E: CacheElement>(
     if work.is_empty() || out.is_empty() {
         return Ok(());
     }
-    let function = with_shared(device, E::PAGED_PREFILL[index(heads)], heads)?;
+    let function = with_shared(device, for_dim(E::PAGED_PREFILL, heads), heads)?;
     let mut launch = device.stream().launch_builder(&function);
     launch.arg(queries.query).arg(cache.keys).arg(cache.values);
     launch.arg(queries.query_start).arg(queries.context_len);
@@ -107,9 +106,13 @@ pub fn prefill_work(query_lens: &[usize], heads: Heads) -> Vec<u32> {
         .collect()
 }
 
-/// Which of the kernels for D = 64 and 128.
-pub(crate) fn index(heads: Heads) -> usize {
-    usize::from(heads.head_dim == 128)
+/// The head dimensions that attention has kernels for, in the order of their names.
+pub const HEAD_DIMS: [usize; 3] = [32, 64, 128];
+
+/// The kernel for D, which [`check_heads`] has seen.
+pub(crate) fn for_dim(names: [&'static str; 3], heads: Heads) -> &'static str {
+    let index = HEAD_DIMS.iter().position(|dim| *dim == heads.head_dim);
+    names[index.unwrap_or_default()]
 }
 
 /// Two stages of keys and values (and, of fp8, what they are widened to), for 64 keys of D values.
@@ -137,9 +140,9 @@ pub(crate) fn grid((x, y, z): (usize, usize, usize), heads: Heads) -> LaunchConf
     }
 }
 
-pub(crate) fn check<E: CacheElement>(
+pub(crate) fn check<A: Float, E: CacheElement<A>>(
     op: &'static str,
-    queries: &PagedQueries<'_>,
+    queries: &PagedQueries<'_, A>,
     cache: &PagedCache<'_, E>,
     heads: Heads,
     out_len: usize,
@@ -195,10 +198,11 @@ pub(crate) fn check<E: CacheElement>(
     })
 }
 
-/// The attention kernels are made for head dimensions 64 and 128.
+/// What attention asks of heads.
 pub(crate) fn check_heads(op: &'static str, heads: Heads) -> Result<()> {
-    if !matches!(heads.head_dim, 64 | 128) {
-        return Err(Error::argument(op, "D", "64 or 128", heads.head_dim));
+    if !HEAD_DIMS.contains(&heads.head_dim) {
+        let expected = "32, 64 or 128";
+        return Err(Error::argument(op, "D", expected, heads.head_dim));
     }
     expect_multiple(op, "H", heads.num_groups.max(1), heads.num_heads)?;
     if heads.num_groups == 0 {

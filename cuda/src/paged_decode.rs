@@ -9,10 +9,10 @@ use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
 use half::bf16;
 
 use crate::{
-    CacheElement, Device, Heads, PagedCache, PagedQueries,
+    CacheElement, Device, Float, Heads, PagedCache, PagedQueries, PrefixElement,
     error::{Error, Result, expect_len},
     launch::blocks,
-    paged_attention::{BLOCK_THREADS, PREFILL_ROWS, Shape, check, grid, index, with_shared},
+    paged_attention::{BLOCK_THREADS, PREFILL_ROWS, Shape, check, for_dim, grid, with_shared},
 };
 
 /// Rows, a token's head each, of a warp.
@@ -21,9 +21,8 @@ const DECODE_ROWS: usize = 16;
 /// `paged_prefix` has more registers.
 const BLOCKS_PER_SM: usize = 3;
 const PREFIX_BLOCKS_PER_SM: usize = 2;
-/// A lane of `paged_combine` weighs each of 32.
-const MAX_SPLITS: usize = 24;
 const MAX_PREFIX_SPLITS: usize = 8;
+const PAGED_COMBINE: [&str; 3] = ["paged_combine_32", "paged_combine_64", "paged_combine_128"];
 
 /// Prefixes that sequences have in common, from [`SharedPrefixes`], on the device.
 #[derive(Debug, Clone, Copy)]
@@ -106,10 +105,10 @@ struct Splits {
 }
 
 impl Splits {
-    fn new(device: &Device, num_sequences: usize, heads: Heads) -> Result<Self> {
+    fn new<A: Float>(device: &Device, num_sequences: usize, heads: Heads) -> Result<Self> {
         let wanted = device.num_multiprocessors()? * BLOCKS_PER_SM;
         let num_blocks = (num_sequences * heads.num_groups).max(1);
-        let own = wanted.div_ceil(num_blocks).clamp(1, MAX_SPLITS);
+        let own = wanted.div_ceil(num_blocks).clamp(1, A::MAX_SPLITS);
         Ok(Self { own, prefix: 0 })
     }
 
@@ -137,13 +136,13 @@ impl Splits {
 }
 
 /// How much scratch memory [`paged_decode`] needs for T tokens of S sequences.
-pub fn paged_decode_scratch_len(
+pub fn paged_decode_scratch_len<A: Float>(
     device: &Device,
     num_sequences: usize,
     num_tokens: usize,
     heads: Heads,
 ) -> Result<usize> {
-    let splits = Splits::new(device, num_sequences, heads)?;
+    let splits = Splits::new::<A>(device, num_sequences, heads)?;
     Ok(splits.scratch_len(num_tokens * heads.num_heads, heads.head_dim))
 }
 
@@ -154,7 +153,7 @@ pub fn paged_decode_shared_scratch_len(
     num_tokens: usize,
     heads: Heads,
 ) -> Result<usize> {
-    let splits = Splits::new(device, num_sequences, heads)?;
+    let splits = Splits::new::<bf16>(device, num_sequences, heads)?;
     let splits = splits.with_prefix(device, num_tokens, heads)?;
     Ok(splits.scratch_len(num_tokens * heads.num_heads, heads.head_dim))
 }
@@ -162,24 +161,29 @@ pub fn paged_decode_shared_scratch_len(
 /// `out[T, H·D] = softmax(q·kᵀ/√D)·v` over the cache, causal: the last token of a sequence sees its whole
 /// context, the one before it one position less. At most 16 tokens times query heads of a group in each
 /// sequence, which the caller answers for (the rest is NaN). `scratch`: see [`paged_decode_scratch_len`].
-/// D is 64 or 128. What is computed follows from the device's memory alone, so that a graph stays valid. How sums
-/// are split follows from S: the last bits of a result may depend on the size of its batch.
-pub fn paged_decode<E: CacheElement>(
+/// D is one of [`HEAD_DIMS`](crate::HEAD_DIMS). What is computed follows from the device's memory alone, so that a
+/// graph stays valid. How sums are split follows from S: the last bits of a result may depend on the size of its
+/// batch.
+pub fn paged_decode<A: Float, E: CacheElement<A>>(
     device: &Device,
-    queries: PagedQueries<'_>,
+    queries: PagedQueries<'_, A>,
     cache: PagedCache<'_, E>,
     heads: Heads,
-    (out, scratch): (&mut CudaViewMut<'_, bf16>, &mut CudaViewMut<'_, f32>),
+    (out, scratch): (&mut CudaViewMut<'_, A>, &mut CudaViewMut<'_, f32>),
 ) -> Result<()> {
-    let input = (queries, cache, None);
-    decode("paged_decode", device, input, heads, (out, scratch))
+    let op = "paged_decode";
+    let splits = Splits::new::<A>(device, queries.context_len.len(), heads)?;
+    let lens = (out.len(), scratch.len());
+    let plan = Plan::new(op, (&queries, &cache), (heads, splits), lens)?;
+    let partial = &mut scratch.split_at_mut(plan.num_sums);
+    plan.decode(device, (queries, cache, None), out, partial)
 }
 
 /// The same where sequences begin with the same blocks, which are read once for 64 rows (21 tokens at H/G = 3)
 /// instead of once for each sequence.
-pub fn paged_decode_shared<E: CacheElement>(
+pub fn paged_decode_shared<E: PrefixElement>(
     device: &Device,
-    queries: PagedQueries<'_>,
+    queries: PagedQueries<'_, bf16>,
     (cache, prefixes): (PagedCache<'_, E>, PagedPrefixes<'_>),
     heads: Heads,
     (out, scratch): (&mut CudaViewMut<'_, bf16>, &mut CudaViewMut<'_, f32>),
@@ -188,97 +192,126 @@ pub fn paged_decode_shared<E: CacheElement>(
     let num_sequences = queries.context_len.len();
     expect_len(op, "prefix_len", num_sequences, prefixes.prefix_len.len())?;
     expect_len(op, "work", prefixes.work.len() / 4 * 4, prefixes.work.len())?;
-    let input = (queries, cache, Some(prefixes));
-    decode(op, device, input, heads, (out, scratch))
+    let num_tokens = out.len() / (heads.num_heads * heads.head_dim).max(1);
+    let splits = Splits::new::<bf16>(device, num_sequences, heads)?;
+    let splits = splits.with_prefix(device, num_tokens, heads)?;
+    let lens = (out.len(), scratch.len());
+    let plan = Plan::new(op, (&queries, &cache), (heads, splits), lens)?;
+    let partial = &mut scratch.split_at_mut(plan.num_sums);
+    plan.prefix(device, (queries, cache, prefixes), partial)?;
+    let input = (queries, cache, Some(prefixes.prefix_len));
+    plan.decode(device, input, out, partial)
 }
 
-fn decode<E: CacheElement>(
+/// Sums and weights of shares.
+type Partial<'a> = (CudaViewMut<'a, f32>, CudaViewMut<'a, f32>);
+
+/// Arguments that were checked.
+struct Plan {
     op: &'static str,
-    device: &Device,
-    (queries, cache, prefixes): (
-        PagedQueries<'_>,
-        PagedCache<'_, E>,
-        Option<PagedPrefixes<'_>>,
-    ),
     heads: Heads,
-    (out, scratch): (&mut CudaViewMut<'_, bf16>, &mut CudaViewMut<'_, f32>),
-) -> Result<()> {
-    let mut shape = check(op, &queries, &cache, heads, out.len())?;
-    let group = heads.num_heads / heads.num_groups;
-    if group > DECODE_ROWS {
-        let expected = format!("at most {DECODE_ROWS}");
-        return Err(Error::argument(op, "H / G", expected, group));
-    }
-    let num_sequences = queries.context_len.len();
-    let num_tokens = out.len() / (heads.num_heads * heads.head_dim);
-    let mut splits = Splits::new(device, num_sequences, heads)?;
-    if prefixes.is_some() {
-        splits = splits.with_prefix(device, num_tokens, heads)?;
-    }
-    let num_rows = num_tokens * heads.num_heads;
-    let needed = splits.scratch_len(num_rows, heads.head_dim);
-    if scratch.len() < needed {
-        let expected = format!("at least {needed} values");
-        return Err(Error::argument(op, "scratch", expected, scratch.len()));
-    }
-    if num_sequences == 0 || num_tokens == 0 {
-        return Ok(());
-    }
-    shape.num_splits = splits.own as i32;
-    shape.num_prefix_splits = splits.prefix as i32;
-    let num_sums = needed / (heads.head_dim + 2) * heads.head_dim;
-    let (mut sums, mut weights) = scratch.split_at_mut(num_sums);
-    let partial = (&mut sums, &mut weights);
-    if let Some(prefixes) = prefixes {
-        launch_prefix(device, (queries, cache, prefixes), heads, &shape, partial)?;
-    }
-    let prefix_len = prefixes.map_or(queries.context_len, |prefixes| prefixes.prefix_len);
-    let function = with_shared(device, E::PAGED_DECODE[index(heads)], heads)?;
-    let tokens = num_tokens as i32;
-    let mut launch = device.stream().launch_builder(&function);
-    launch.arg(queries.query).arg(cache.keys).arg(cache.values);
-    launch.arg(queries.query_start).arg(queries.context_len);
-    launch.arg(queries.block_tables).arg(prefix_len);
-    launch.arg(&mut *out).arg(&mut sums).arg(&mut weights);
-    launch.arg(&tokens).arg(&shape);
-    let config = grid((num_sequences, heads.num_groups, splits.own), heads);
-    // SAFETY: lengths were checked; what is on the device is the caller's word.
-    unsafe { launch.launch(config) }.map_err(Error::driver(op))?;
-    if splits.num() == 1 {
-        return Ok(());
-    }
-    let function = device.function(["paged_combine_64", "paged_combine_128"][index(heads)])?;
-    let rows = num_rows as i32;
-    let mut launch = device.stream().launch_builder(&function);
-    launch.arg(&mut sums).arg(&mut weights).arg(out);
-    launch.arg(&rows).arg(&shape);
-    let config = blocks(num_rows.div_ceil(4), BLOCK_THREADS);
-    // SAFETY: the shares of every row were written by the kernels before.
-    unsafe { launch.launch(config) }.map_err(Error::driver(op))?;
-    Ok(())
+    splits: Splits,
+    shape: Shape,
+    num_tokens: usize,
+    /// Of the scratch memory, what sums take.
+    num_sums: usize,
 }
 
-fn launch_prefix<E: CacheElement>(
-    device: &Device,
-    (queries, cache, prefixes): (PagedQueries<'_>, PagedCache<'_, E>, PagedPrefixes<'_>),
-    heads: Heads,
-    shape: &Shape,
-    (sums, weights): (&mut CudaViewMut<'_, f32>, &mut CudaViewMut<'_, f32>),
-) -> Result<()> {
-    let num_entries = prefixes.work.len() / 4;
-    if num_entries == 0 {
-        return Ok(());
+impl Plan {
+    fn new<A: Float, E: CacheElement<A>>(
+        op: &'static str,
+        (queries, cache): (&PagedQueries<'_, A>, &PagedCache<'_, E>),
+        (heads, splits): (Heads, Splits),
+        (out_len, scratch_len): (usize, usize),
+    ) -> Result<Self> {
+        let mut shape = check(op, queries, cache, heads, out_len)?;
+        let group = heads.num_heads / heads.num_groups;
+        if group > DECODE_ROWS {
+            let expected = format!("at most {DECODE_ROWS}");
+            return Err(Error::argument(op, "H / G", expected, group));
+        }
+        let num_tokens = out_len / (heads.num_heads * heads.head_dim);
+        let needed = splits.scratch_len(num_tokens * heads.num_heads, heads.head_dim);
+        if scratch_len < needed {
+            let expected = format!("at least {needed} values");
+            return Err(Error::argument(op, "scratch", expected, scratch_len));
+        }
+        shape.num_splits = splits.own as i32;
+        shape.num_prefix_splits = splits.prefix as i32;
+        Ok(Self {
+            op,
+            heads,
+            splits,
+            shape,
+            num_tokens,
+            num_sums: needed / (heads.head_dim + 2) * heads.head_dim,
+        })
     }
-    let function = with_shared(device, E::PAGED_PREFIX[index(heads)], heads)?;
-    let tokens = (queries.query.len() / queries.stride) as i32;
-    let mut launch = device.stream().launch_builder(&function);
-    launch.arg(queries.query).arg(cache.keys).arg(cache.values);
-    launch.arg(queries.context_len).arg(queries.block_tables);
-    launch.arg(prefixes.work).arg(prefixes.members);
-    launch.arg(sums).arg(weights).arg(&tokens).arg(shape);
-    let num_splits = shape.num_prefix_splits as usize;
-    let config = grid((num_entries, heads.num_groups, num_splits), heads);
-    // SAFETY: lengths were checked; what is on the device is the caller's word.
-    unsafe { launch.launch(config) }.map_err(Error::driver("paged_prefix"))?;
-    Ok(())
+
+    fn decode<A: Float, E: CacheElement<A>>(
+        &self,
+        device: &Device,
+        (queries, cache, prefix_len): (
+            PagedQueries<'_, A>,
+            PagedCache<'_, E>,
+            Option<&CudaView<'_, u32>>,
+        ),
+        out: &mut CudaViewMut<'_, A>,
+        (sums, weights): &mut Partial<'_>,
+    ) -> Result<()> {
+        let num_sequences = queries.context_len.len();
+        if num_sequences == 0 || self.num_tokens == 0 {
+            return Ok(());
+        }
+        let heads = self.heads;
+        let function = with_shared(device, for_dim(E::PAGED_DECODE, heads), heads)?;
+        let tokens = self.num_tokens as i32;
+        let mut launch = device.stream().launch_builder(&function);
+        launch.arg(queries.query).arg(cache.keys).arg(cache.values);
+        launch.arg(queries.query_start).arg(queries.context_len);
+        launch.arg(queries.block_tables);
+        launch.arg(prefix_len.unwrap_or(queries.context_len));
+        launch.arg(&mut *out).arg(&mut *sums).arg(&mut *weights);
+        launch.arg(&tokens).arg(&self.shape);
+        let config = grid((num_sequences, heads.num_groups, self.splits.own), heads);
+        // SAFETY: lengths were checked; what is on the device is the caller's word.
+        unsafe { launch.launch(config) }.map_err(Error::driver(self.op))?;
+        if self.splits.num() == 1 {
+            return Ok(());
+        }
+        let function = device.function(for_dim(PAGED_COMBINE, heads))?;
+        let num_rows = self.num_tokens * heads.num_heads;
+        let rows = num_rows as i32;
+        let mut launch = device.stream().launch_builder(&function);
+        launch.arg(&mut *sums).arg(&mut *weights).arg(out);
+        launch.arg(&rows).arg(&self.shape);
+        let config = blocks(num_rows.div_ceil(4), BLOCK_THREADS);
+        // SAFETY: the shares of every row were written by the kernels before; in f32 there is one share only.
+        unsafe { launch.launch(config) }.map_err(Error::driver(self.op))?;
+        Ok(())
+    }
+
+    fn prefix<E: PrefixElement>(
+        &self,
+        device: &Device,
+        (queries, cache, prefixes): (PagedQueries<'_, bf16>, PagedCache<'_, E>, PagedPrefixes<'_>),
+        (sums, weights): &mut Partial<'_>,
+    ) -> Result<()> {
+        let num_entries = prefixes.work.len() / 4;
+        if num_entries == 0 || self.num_tokens == 0 {
+            return Ok(());
+        }
+        let heads = self.heads;
+        let function = with_shared(device, for_dim(E::PAGED_PREFIX, heads), heads)?;
+        let tokens = self.num_tokens as i32;
+        let mut launch = device.stream().launch_builder(&function);
+        launch.arg(queries.query).arg(cache.keys).arg(cache.values);
+        launch.arg(queries.context_len).arg(queries.block_tables);
+        launch.arg(prefixes.work).arg(prefixes.members);
+        launch.arg(sums).arg(weights).arg(&tokens).arg(&self.shape);
+        let config = grid((num_entries, heads.num_groups, self.splits.prefix), heads);
+        // SAFETY: lengths were checked; what is on the device is the caller's word.
+        unsafe { launch.launch(config) }.map_err(Error::driver("paged_prefix"))?;
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! Matrix products, by cublasLt: bf16 factors, sums in f32, results in bf16 or f32. Which of its kernels
+//! Matrix products, by cublasLt: factors in bf16 or f32, sums in f32, results in bf16 or f32. Which of its kernels
 //! computes a shape is asked once and kept.
 #![expect(unsafe_code, reason = "cublasLt takes descriptions and addresses")]
 
@@ -23,7 +23,7 @@ use cudarc::{
 use half::bf16;
 
 use crate::{
-    Device,
+    Device, Float,
     device::Element,
     error::{Error, Result, expect_len},
 };
@@ -98,6 +98,7 @@ struct Shape {
     k: usize,
     a: Lies,
     b: Lies,
+    input: i32,
     output: i32,
     adds: i32,
     /// What divides the addresses, in bytes: cublasLt takes 256 for granted unless it is told.
@@ -121,10 +122,10 @@ struct Plan {
 
 impl Device {
     /// `y[T, O] (+)= x[T, K] · w[O, K]ᵀ`
-    pub fn linear<Y: Output>(
+    pub fn linear<A: Float, Y: Output>(
         &self,
-        x: &CudaView<'_, bf16>,
-        w: &CudaView<'_, bf16>,
+        x: &CudaView<'_, A>,
+        w: &CudaView<'_, A>,
         (y, sum): (&mut CudaViewMut<'_, Y>, Sum),
         num_inputs: usize,
     ) -> Result<()> {
@@ -134,10 +135,10 @@ impl Device {
     }
 
     /// `dx[T, K] (+)= dy[T, O] · w[O, K]`
-    pub fn linear_input_grad<Y: Output>(
+    pub fn linear_input_grad<A: Float, Y: Output>(
         &self,
-        dy: &CudaView<'_, bf16>,
-        w: &CudaView<'_, bf16>,
+        dy: &CudaView<'_, A>,
+        w: &CudaView<'_, A>,
         (dx, sum): (&mut CudaViewMut<'_, Y>, Sum),
         num_inputs: usize,
     ) -> Result<()> {
@@ -148,10 +149,10 @@ impl Device {
     }
 
     /// `dw[O, K] (+)= dy[T, O]ᵀ · x[T, K]`
-    pub fn linear_weight_grad<Y: Output>(
+    pub fn linear_weight_grad<A: Float, Y: Output>(
         &self,
-        dy: &CudaView<'_, bf16>,
-        x: &CudaView<'_, bf16>,
+        dy: &CudaView<'_, A>,
+        x: &CudaView<'_, A>,
         (dw, sum): (&mut CudaViewMut<'_, Y>, Sum),
         num_inputs: usize,
     ) -> Result<()> {
@@ -160,10 +161,10 @@ impl Device {
         self.product("linear_weight_grad", (dy, x), (dw, sum), (shape, lie))
     }
 
-    fn product<Y: Output>(
+    fn product<A: Float, Y: Output>(
         &self,
         op: &'static str,
-        (a, b): (&CudaView<'_, bf16>, &CudaView<'_, bf16>),
+        (a, b): (&CudaView<'_, A>, &CudaView<'_, A>),
         (d, sum): (&mut CudaViewMut<'_, Y>, Sum),
         ((m, n, k), (lies_a, lies_b)): ((usize, usize, usize), (Lies, Lies)),
     ) -> Result<()> {
@@ -184,11 +185,12 @@ impl Device {
             k,
             a: lies_a,
             b: lies_b,
+            input: A::TYPE as i32,
             output: Y::TYPE as i32,
             adds: i32::from(sum == Sum::Add),
             alignment: 1 << (a | b | d | MAX_ALIGNMENT).trailing_zeros(),
         };
-        self.products().run(shape, Y::TYPE, (a, b, d))
+        self.products().run(shape, (A::TYPE, Y::TYPE), (a, b, d))
     }
 }
 
@@ -203,12 +205,17 @@ impl Products {
         })
     }
 
-    fn run(&self, shape: Shape, output: cudaDataType, (a, b, d): (u64, u64, u64)) -> Result<()> {
+    fn run(
+        &self,
+        shape: Shape,
+        types: (cudaDataType, cudaDataType),
+        (a, b, d): (u64, u64, u64),
+    ) -> Result<()> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.entry(shape) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Plan::new(self.handle, shape, output)?)
+                entry.insert(Plan::new(self.handle, shape, types)?)
             }
         };
         let (alpha, beta) = (1.0_f32, if shape.adds == 1 { 1.0_f32 } else { 0.0 });
@@ -250,8 +257,12 @@ impl Drop for Products {
 
 impl Plan {
     /// Row-major `a · b` is column-major `bᵀ · aᵀ`: nothing is moved.
-    fn new(handle: cublasLtHandle_t, shape: Shape, output: cudaDataType) -> Result<Self> {
-        let factor = |rows: usize, cols: usize| layout(cudaDataType::CUDA_R_16BF, rows, cols);
+    fn new(
+        handle: cublasLtHandle_t,
+        shape: Shape,
+        (input, output): (cudaDataType, cudaDataType),
+    ) -> Result<Self> {
+        let factor = |rows: usize, cols: usize| layout(input, rows, cols);
         let Shape { m, n, k, .. } = shape;
         let a = match shape.a {
             Lies::Plain => factor(m, k),

@@ -5,22 +5,21 @@
 )]
 
 use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
-use half::bf16;
 
 use crate::{
-    Device,
+    Device, Float,
     error::{Error, Result, expect_len, expect_multiple},
     launch::blocks,
 };
 
 /// `y = x / sqrt(mean(x²) + eps) * w` (Zhang and Sennrich 2019, arXiv 1910.07467), each row by
-/// itself: `x` f32 \[T, C\], `w` f32 \[C\], `y` bf16 \[T, C\]; C a multiple of 8. Computed in f32
+/// itself: `x` f32 \[T, C\], `w` f32 \[C\], `y` \[T, C\]; C a multiple of 8. Computed in f32
 /// and rounded once.
-pub fn rms_norm(
+pub fn rms_norm<A: Float>(
     device: &Device,
     x: &CudaView<'_, f32>,
     w: &CudaView<'_, f32>,
-    y: &mut CudaViewMut<'_, bf16>,
+    y: &mut CudaViewMut<'_, A>,
     eps: f32,
 ) -> Result<()> {
     let width = w.len();
@@ -31,7 +30,7 @@ pub fn rms_norm(
     if num_rows == 0 {
         return Ok(());
     }
-    let function = device.function("rms_norm")?;
+    let function = device.function(A::RMS_NORM)?;
     let num_threads = (width / 8).next_multiple_of(32).min(1024) as u32;
     let width = width as i32;
     let mut launch = device.stream().launch_builder(&function);

@@ -5,39 +5,12 @@
 )]
 
 use cudarc::driver::{CudaView, CudaViewMut, DeviceRepr, PushKernelArg};
-use half::bf16;
 
 use crate::{
-    Device,
-    device::Element,
+    CacheElement, Device, Float,
     error::{Error, Result, expect_len, expect_multiple},
     launch::thread_each,
 };
-
-/// An element type of the KV cache: bf16, or e4m3 as its bits.
-pub trait CacheElement: Element {
-    #[doc(hidden)]
-    const ROPE_KV: &'static str;
-    /// For D = 64 and 128.
-    #[doc(hidden)]
-    const PAGED_DECODE: [&'static str; 2];
-    #[doc(hidden)]
-    const PAGED_PREFILL: [&'static str; 2];
-    #[doc(hidden)]
-    const PAGED_PREFIX: [&'static str; 2];
-}
-impl CacheElement for bf16 {
-    const ROPE_KV: &'static str = "rope_kv_bf16";
-    const PAGED_DECODE: [&'static str; 2] = ["paged_decode_64_bf16", "paged_decode_128_bf16"];
-    const PAGED_PREFILL: [&'static str; 2] = ["paged_prefill_64_bf16", "paged_prefill_128_bf16"];
-    const PAGED_PREFIX: [&'static str; 2] = ["paged_prefix_64_bf16", "paged_prefix_128_bf16"];
-}
-impl CacheElement for u8 {
-    const ROPE_KV: &'static str = "rope_kv_e4m3";
-    const PAGED_DECODE: [&'static str; 2] = ["paged_decode_64_e4m3", "paged_decode_128_e4m3"];
-    const PAGED_PREFILL: [&'static str; 2] = ["paged_prefill_64_e4m3", "paged_prefill_128_e4m3"];
-    const PAGED_PREFIX: [&'static str; 2] = ["paged_prefix_64_e4m3", "paged_prefix_128_e4m3"];
-}
 
 /// Where each token stands, and the angles of every position.
 #[derive(Debug)]
@@ -60,7 +33,7 @@ pub struct Cache<'a, 'b, E> {
     /// The same.
     pub values: &'a mut CudaViewMut<'b, E>,
     pub block_size: usize,
-    /// What is kept is divided by these: keys', values'. 1 for bf16.
+    /// What is kept is divided by these: keys', values'. 1 where it is not e4m3.
     pub scales: [f32; 2],
 }
 
@@ -86,13 +59,13 @@ struct Shape {
 // SAFETY: plain numbers, as the kernel declares them.
 unsafe impl DeviceRepr for Shape {}
 
-/// Turns the queries of `qkv` bf16 \[T, (H + 2G) D\] by their positions, where they lie, and the
+/// Turns the queries of `qkv` \[T, (H + 2G) D\] by their positions, where they lie, and the
 /// keys on their way to the cache; values go there as they are (Su et al. 2021, arXiv 2104.09864,
 /// in the half-split layout of `kernels::rope_row`). The keys of `qkv` stay unturned. D a multiple
 /// of 16.
-pub fn rope_kv<E: CacheElement>(
+pub fn rope_kv<A: Float, E: CacheElement<A>>(
     device: &Device,
-    qkv: &mut CudaViewMut<'_, bf16>,
+    qkv: &mut CudaViewMut<'_, A>,
     at: &Positions<'_>,
     cache: Cache<'_, '_, E>,
     heads: Heads,

@@ -5,20 +5,19 @@
 )]
 
 use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
-use half::bf16;
 
 use crate::{
-    Device,
+    Device, Float,
     error::{Error, Result, expect_len, expect_multiple},
     launch::thread_each,
 };
 
 /// `y = silu(gate) * up` (Shazeer 2020, arXiv 2002.05202): `gate_up` \[T, 2F\], its rows gate and up side by
 /// side, `y` \[T, F\]; F a multiple of 8.
-pub fn swiglu(
+pub fn swiglu<A: Float>(
     device: &Device,
-    gate_up: &CudaView<'_, bf16>,
-    y: &mut CudaViewMut<'_, bf16>,
+    gate_up: &CudaView<'_, A>,
+    y: &mut CudaViewMut<'_, A>,
     width: usize,
 ) -> Result<()> {
     expect_multiple("swiglu", "F", 8, width)?;
@@ -28,7 +27,7 @@ pub fn swiglu(
     if num_rows == 0 {
         return Ok(());
     }
-    let function = device.function("swiglu")?;
+    let function = device.function(A::SWIGLU)?;
     let (rows, width) = (num_rows as i32, width as i32);
     let config = thread_each(y.len() / 8);
     let mut launch = device.stream().launch_builder(&function);

@@ -88,7 +88,7 @@ impl GpuEngine {
         (options, optimizer): (NetworkOptions, OptimizerConfig),
         max_tokens: usize,
     ) -> Result<Self> {
-        check_config(&config, WeightElement::Bf16)?;
+        check_config(&config, WeightElement::Float)?;
         let budget = gpu_budget(&config, &options, optimizer.moments, max_tokens);
         check_memory(&device, &budget)?;
         let kind = (&options.method, options.precision, options.seed);

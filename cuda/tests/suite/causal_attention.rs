@@ -6,7 +6,7 @@
     reason = "a GPU that does not work fails the test"
 )]
 
-use cuda::{CausalSaved, Device, Documents, Heads};
+use cuda::{CausalSaved, Device, Documents, HEAD_DIMS, Heads};
 use half::bf16;
 
 use crate::support::{Random, SEEDS, assert_close, device, to_f32};
@@ -210,7 +210,7 @@ fn attention_and_its_gradient_are_their_twins() {
         let heads = Heads {
             num_heads: num_groups * random.below(1, 3),
             num_groups,
-            head_dim: [64, 128][seed as usize % 2],
+            head_dim: HEAD_DIMS[seed as usize % 3],
         };
         // Across the edges of tiles of 64, with an empty document.
         let lengths = [

@@ -1,30 +1,39 @@
 //! Rows and tokens by index.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a GPU that does not work fails the test"
+)]
+
 use cuda::{Device, Output};
 use half::bf16;
 
-use crate::support::{Random, SEEDS, device, to_f32};
+use crate::support::{Random, SEEDS, Value, device, to_f32};
+
+fn check_embedding<A: Value>(device: &Device, random: &mut Random) {
+    let (vocabulary, width) = (random.below(1, 50), 8 * random.below(1, 40));
+    let table = random.values::<A>(vocabulary * width);
+    let ids: Vec<u32> = (0..random.below(1, 20))
+        .map(|_| random.below(0, vocabulary) as u32)
+        .collect();
+    let expected: Vec<f32> = ids
+        .iter()
+        .flat_map(|id| to_f32(&table[*id as usize * width..][..width]))
+        .collect();
+    let table = device.upload(&table).unwrap();
+    let on_gpu = device.upload(&ids).unwrap();
+    let mut x = device.zeros::<f32>(ids.len() * width).unwrap();
+    let (table_view, ids_view) = (table.as_view(), on_gpu.as_view());
+    cuda::embedding(device, &table_view, &ids_view, &mut x.as_view_mut(), width).unwrap();
+    assert_eq!(device.download(&x).unwrap(), expected);
+}
 
 #[test]
 fn embeddings_are_rows_of_the_table() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
-        let mut random = Random::new(seed);
-        let (vocabulary, width) = (random.below(1, 50), 8 * random.below(1, 40));
-        let table = random.bf16s(vocabulary * width);
-        let ids: Vec<u32> = (0..random.below(1, 20))
-            .map(|_| random.below(0, vocabulary) as u32)
-            .collect();
-        let expected: Vec<f32> = ids
-            .iter()
-            .flat_map(|id| to_f32(&table[*id as usize * width..][..width]))
-            .collect();
-        let table = device.upload(&table).unwrap();
-        let on_gpu = device.upload(&ids).unwrap();
-        let mut x = device.zeros::<f32>(ids.len() * width).unwrap();
-        let (table_view, ids_view) = (table.as_view(), on_gpu.as_view());
-        cuda::embedding(&device, &table_view, &ids_view, &mut x.as_view_mut(), width).unwrap();
-        assert_eq!(device.download(&x).unwrap(), expected);
+        check_embedding::<bf16>(&device, &mut Random::new(seed));
+        check_embedding::<f32>(&device, &mut Random::new(seed));
     }
 }
 

@@ -1,9 +1,14 @@
 //! Weights in 8 bits: made, widened, multiplied.
 
-use cuda::{Int8View, Sum};
+#![expect(
+    clippy::unwrap_used,
+    reason = "a GPU that does not work fails the test"
+)]
+
+use cuda::{Device, Float, Int8View, Sum};
 use half::bf16;
 
-use crate::support::{Random, SEEDS, assert_close, device, to_f32};
+use crate::support::{Random, SEEDS, Value, assert_close, device, to_f32};
 
 /// Values and scales of rows of `width`.
 fn quantized_twin(w: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
@@ -50,16 +55,19 @@ fn rows_are_quantized_and_widened_as_their_twins() {
                 values: &values.as_view(),
                 scales: &scales.as_view(),
             };
-            let mut wide = device.zeros::<bf16>(rows * width).unwrap();
-            cuda::dequantize_rows(&device, &view, &mut wide.as_view_mut()).unwrap();
-            let widened: Vec<bf16> = expected
-                .iter()
-                .enumerate()
-                .map(|(i, value)| bf16::from_f32(f32::from(*value) * expected_scales[i / width]))
-                .collect();
-            assert_eq!(device.download(&wide).unwrap(), widened);
+            let exact = |(i, value): (usize, &i8)| f32::from(*value) * expected_scales[i / width];
+            let exact: Vec<f32> = expected.iter().enumerate().map(exact).collect();
+            assert_eq!(widened::<f32>(&device, &view, exact.len()), exact);
+            let rounded: Vec<bf16> = exact.iter().map(|value| bf16::from_f32(*value)).collect();
+            assert_eq!(widened::<bf16>(&device, &view, exact.len()), rounded);
         }
     }
+}
+
+fn widened<A: Value>(device: &Device, from: &Int8View<'_>, len: usize) -> Vec<A> {
+    let mut wide = device.zeros::<A>(len).unwrap();
+    cuda::dequantize_rows(device, from, &mut wide.as_view_mut()).unwrap();
+    device.download(&wide).unwrap()
 }
 
 #[test]
@@ -144,6 +152,15 @@ fn an_unsupported_shape_is_an_error() {
     assert_eq!(
         error(65, 64, Sum::Overwrite),
         "int8_linear: M: expected at most 64, found 65"
+    );
+    assert_eq!(f32::MAX_INT8_ROWS, 0);
+    let x = device.zeros::<f32>(64).unwrap();
+    let mut y = device.zeros::<f32>(1).unwrap();
+    let to = (&mut y.as_view_mut(), Sum::Overwrite);
+    let failed = cuda::int8_linear(&device, &x.as_view(), &view, to, 64).unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        "int8_linear: M: expected at most 0, found 1"
     );
     assert_eq!(
         error(1, 64, Sum::Add),

@@ -6,22 +6,25 @@
 )]
 
 use cuda::{
-    CacheElement, CudaSlice, Device, Heads, PagedCache, PagedPrefixes, PagedQueries, SharedPrefixes,
+    CacheElement, CudaSlice, Device, HEAD_DIMS, Heads, PagedCache, PagedPrefixes, PagedQueries,
+    PrefixElement, SharedPrefixes,
 };
 use half::bf16;
 
-use crate::support::{Random, SEEDS, assert_close, device, to_f32};
+use crate::support::{Random, SEEDS, Value, assert_close, device, to_f32};
 
 /// Probabilities are rounded to bf16 for the product with the values, and so is the result: two
 /// halves of a unit in 8 bits, of values below 1.
 const TOLERANCE: f32 = 1.0 / 128.0;
+/// Scores of up to 30 are off by a few units of their last place, and with them the exponents.
+const F32_TOLERANCE: f32 = 1e-5;
 
 /// Sequences with (new tokens, context).
 struct Case {
     heads: Heads,
     block_size: usize,
     sequences: Vec<(usize, usize)>,
-    query: Vec<bf16>,
+    query: Vec<f32>,
     stride: usize,
     /// [`num_blocks`, G, `block_size`, D], of which the blocks of no sequence are NaN, and so is all beyond a
     /// context.
@@ -53,7 +56,7 @@ impl Case {
             sequences: sequences.to_vec(),
             // Large enough for sharp and flat distributions.
             query: (0..num_tokens * stride)
-                .map(|_| bf16::from_f32(3.0 * random.float()))
+                .map(|_| bf16::from_f32(3.0 * random.float()).to_f32())
                 .collect(),
             stride,
             keys: vec![f32::NAN; len],
@@ -132,7 +135,7 @@ impl Case {
                     let at = |p: usize| self.at(sequence, p, head / (num_heads / num_groups));
                     let score = |p: usize| {
                         let keys = &self.keys[at(p)..][..head_dim];
-                        let dot: f32 = query.iter().zip(keys).map(|(q, k)| q.to_f32() * k).sum();
+                        let dot: f32 = query.iter().zip(keys).map(|(q, k)| q * k).sum();
                         dot * scales[0] / (head_dim as f32).sqrt()
                     };
                     let scores: Vec<f32> = (0..num_keys).map(score).collect();
@@ -153,89 +156,74 @@ impl Case {
         out
     }
 
-    /// `decode`, that as a `graph` or with `shared` prefixes, or `prefill`, by the GPU.
-    fn run<E: CacheElement>(
+    fn query_start(&self) -> Vec<u32> {
+        let mut start = vec![0];
+        for (new, _) in &self.sequences {
+            start.push(start[start.len() - 1] + *new as u32);
+        }
+        start
+    }
+
+    /// `decode`, that as a `graph`, or `prefill`, by the GPU.
+    fn run<A: Value, E: CacheElement<A>>(
         &self,
         device: &Device,
         kernel: &str,
         (convert, scales): (impl Fn(f32) -> E, [f32; 2]),
     ) -> Vec<f32> {
-        let convert = |values: &[f32]| values.iter().map(|v| convert(*v)).collect::<Vec<E>>();
-        let keys = device.upload(&convert(&self.keys)).unwrap();
-        let values = device.upload(&convert(&self.values)).unwrap();
-        let query = device.upload(&self.query).unwrap();
-        let mut start = vec![0];
-        for (new, _) in &self.sequences {
-            start.push(start[start.len() - 1] + *new as u32);
-        }
-        let context: Vec<u32> = self.sequences.iter().map(|(_, c)| *c as u32).collect();
-        let prefixes = self.prefixes(&start);
-        let start = device.upload(&start).unwrap();
-        let context = device.upload(&context).unwrap();
-        let tables = device.upload(&self.tables).unwrap();
-        let queries = PagedQueries {
-            query: &query.as_view(),
-            stride: self.stride,
-            query_start: &start.as_view(),
-            context_len: &context.as_view(),
-            block_tables: &tables.as_view(),
-        };
-        let cache = PagedCache {
-            keys: &keys.as_view(),
-            values: &values.as_view(),
-            block_size: self.block_size,
-            scales,
-        };
+        let mut inputs = Inputs::<A, E>::new(self, device, convert);
         let len = self.num_tokens() * self.heads.num_heads * self.heads.head_dim;
-        let mut out = device.upload(&vec![bf16::NAN; len]).unwrap();
+        let mut out = device.upload(&vec![A::of(f32::NAN); len]).unwrap();
         let heads = self.heads;
-        let len = cuda::paged_decode_scratch_len(device, context.len(), self.num_tokens(), heads);
-        let mut scratch = device.upload(&vec![f32::NAN; len.unwrap()]).unwrap();
-        if kernel == "shared" {
-            self.run_shared(device, (queries, cache), &prefixes, &mut out);
-        } else if kernel == "prefill" {
+        if kernel == "prefill" {
             let lens: Vec<usize> = self.sequences.iter().map(|(new, _)| *new).collect();
             let mut work = cuda::prefill_work(&lens, heads);
             work.extend([u32::MAX, 7]);
             let work = device.upload(&work).unwrap();
             let to = (&work.as_view(), &mut out.as_view_mut());
-            cuda::paged_prefill(device, queries, cache, heads, to).unwrap();
-        } else {
-            let mut decode = |contexts: &CudaSlice<u32>| {
-                let context_len = &contexts.as_view();
-                let queries = PagedQueries {
-                    context_len,
-                    ..queries
-                };
-                let to = (&mut out.as_view_mut(), &mut scratch.as_view_mut());
+            inputs.with(self, scales, |queries, cache| {
+                cuda::paged_prefill(device, queries, cache, heads, to).unwrap();
+            });
+            return to_f32(&device.download(&out).unwrap());
+        }
+        let num = (self.sequences.len(), self.num_tokens());
+        let len = cuda::paged_decode_scratch_len::<A>(device, num.0, num.1, heads);
+        let mut scratch = device.upload(&vec![f32::NAN; len.unwrap()]).unwrap();
+        let mut decode = |inputs: &Inputs<A, E>, out: &mut CudaSlice<A>| {
+            let to = (&mut out.as_view_mut(), &mut scratch.as_view_mut());
+            inputs.with(self, scales, |queries, cache| {
                 cuda::paged_decode(device, queries, cache, heads, to)
-            };
-            if kernel == "graph" {
-                // All padding at first; the contexts come after the recording.
-                let mut contexts = device.zeros(context.len()).unwrap();
-                decode(&contexts).unwrap();
-                let mut graph = device.record(|| decode(&contexts)).unwrap();
-                assert_eq!(device.download(&out).unwrap(), vec![bf16::ZERO; out.len()]);
-                device.copy(&context, &mut contexts).unwrap();
-                graph.launch().unwrap();
-            } else {
-                decode(&context).unwrap();
-            }
+            })
+        };
+        if kernel == "graph" {
+            // All padding at first; the contexts come after the recording.
+            let empty = device.zeros(inputs.context.len()).unwrap();
+            let context = std::mem::replace(&mut inputs.context, empty);
+            decode(&inputs, &mut out).unwrap();
+            let mut graph = device.record(|| decode(&inputs, &mut out)).unwrap();
+            let padding = vec![0.0; out.len()];
+            assert_eq!(to_f32(&device.download(&out).unwrap()), padding);
+            device.copy(&context, &mut inputs.context).unwrap();
+            graph.launch().unwrap();
+        } else {
+            decode(&inputs, &mut out).unwrap();
         }
         to_f32(&device.download(&out).unwrap())
     }
 
-    fn run_shared<E: CacheElement>(
+    fn run_shared<E: PrefixElement>(
         &self,
         device: &Device,
-        (queries, cache): (PagedQueries<'_>, PagedCache<'_, E>),
-        prefixes: &SharedPrefixes,
-        out: &mut CudaSlice<bf16>,
-    ) {
+        (convert, scales): (impl Fn(f32) -> E, [f32; 2]),
+    ) -> Vec<f32> {
+        let inputs = Inputs::<bf16, E>::new(self, device, convert);
         let (num_tokens, num_sequences) = (self.num_tokens(), self.sequences.len());
         let heads = self.heads;
+        let len = num_tokens * heads.num_heads * heads.head_dim;
+        let mut out = device.upload(&vec![bf16::NAN; len]).unwrap();
         let len = cuda::paged_decode_shared_scratch_len(device, num_sequences, num_tokens, heads);
         let mut scratch = device.upload(&vec![f32::NAN; len.unwrap()]).unwrap();
+        let prefixes = self.prefixes(&self.query_start());
         let prefix_len = device.upload(&prefixes.prefix_len).unwrap();
         let work = device.upload(&prefixes.work).unwrap();
         let members = device.upload(&prefixes.members).unwrap();
@@ -245,16 +233,81 @@ impl Case {
             members: &members.as_view(),
         };
         let to = (&mut out.as_view_mut(), &mut scratch.as_view_mut());
-        cuda::paged_decode_shared(device, queries, (cache, prefixes), heads, to).unwrap();
+        inputs.with(self, scales, |queries, cache| {
+            cuda::paged_decode_shared(device, queries, (cache, prefixes), heads, to).unwrap();
+        });
+        to_f32(&device.download(&out).unwrap())
     }
 
-    /// In both kinds of cache.
+    /// In every kind of cache.
     fn check(&self, device: &Device, kernel: &str) {
-        let found = self.run(device, kernel, (bf16::from_f32, [1.0; 2]));
+        let scales = [0.75, 1.5];
+        let (plain, scaled) = (self.twin([1.0; 2]), self.twin(scales));
+        let e4m3 = (e4m3_of_eighths, scales);
+        let found = self.run::<bf16, bf16>(device, kernel, (bf16::from_f32, [1.0; 2]));
+        assert_close(&found, &plain, TOLERANCE);
+        let found = self.run::<bf16, u8>(device, kernel, e4m3);
+        assert_close(&found, &scaled, TOLERANCE);
+        let found = self.run::<f32, f32>(device, kernel, (|value| value, [1.0; 2]));
+        assert_close(&found, &plain, F32_TOLERANCE);
+        let found = self.run::<f32, u8>(device, kernel, e4m3);
+        assert_close(&found, &scaled, F32_TOLERANCE);
+    }
+
+    fn check_shared(&self, device: &Device) {
+        let found = self.run_shared(device, (bf16::from_f32, [1.0; 2]));
         assert_close(&found, &self.twin([1.0; 2]), TOLERANCE);
         let scales = [0.75, 1.5];
-        let found = self.run(device, kernel, (e4m3_of_eighths, scales));
+        let found = self.run_shared(device, (e4m3_of_eighths, scales));
         assert_close(&found, &self.twin(scales), TOLERANCE);
+    }
+}
+
+/// A case on the GPU.
+struct Inputs<A, E> {
+    query: CudaSlice<A>,
+    start: CudaSlice<u32>,
+    context: CudaSlice<u32>,
+    tables: CudaSlice<u32>,
+    keys: CudaSlice<E>,
+    values: CudaSlice<E>,
+}
+
+impl<A: Value, E: CacheElement<A>> Inputs<A, E> {
+    fn new(case: &Case, device: &Device, convert: impl Fn(f32) -> E) -> Self {
+        let convert = |values: &[f32]| values.iter().map(|v| convert(*v)).collect::<Vec<E>>();
+        let query: Vec<A> = case.query.iter().map(|value| A::of(*value)).collect();
+        let context: Vec<u32> = case.sequences.iter().map(|(_, c)| *c as u32).collect();
+        Self {
+            query: device.upload(&query).unwrap(),
+            start: device.upload(&case.query_start()).unwrap(),
+            context: device.upload(&context).unwrap(),
+            tables: device.upload(&case.tables).unwrap(),
+            keys: device.upload(&convert(&case.keys)).unwrap(),
+            values: device.upload(&convert(&case.values)).unwrap(),
+        }
+    }
+
+    fn with<R>(
+        &self,
+        case: &Case,
+        scales: [f32; 2],
+        run: impl FnOnce(PagedQueries<'_, A>, PagedCache<'_, E>) -> R,
+    ) -> R {
+        let queries = PagedQueries {
+            query: &self.query.as_view(),
+            stride: case.stride,
+            query_start: &self.start.as_view(),
+            context_len: &self.context.as_view(),
+            block_tables: &self.tables.as_view(),
+        };
+        let cache = PagedCache {
+            keys: &self.keys.as_view(),
+            values: &self.values.as_view(),
+            block_size: case.block_size,
+            scales,
+        };
+        run(queries, cache)
     }
 }
 
@@ -285,7 +338,7 @@ fn decode_is_its_twin() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
         let mut random = Random::new(seed);
-        let head_dim = [64, 128][seed as usize % 2];
+        let head_dim = HEAD_DIMS[seed as usize % 3];
         let group = random.below(1, 9);
         let num_groups = random.below(1, 3);
         // Many sequences are not split, few are; one is padding, another a single token.
@@ -309,6 +362,7 @@ fn a_long_context_is_split() {
     let mut random = Random::new(9);
     Case::new(&mut random, heads(3, 1, 64), &[(1, 700)]).check(&device, "decode");
     Case::new(&mut random, heads(16, 1, 128), &[(1, 65)]).check(&device, "decode");
+    Case::new(&mut random, heads(4, 2, 32), &[(2, 90), (1, 300)]).check(&device, "decode");
 }
 
 #[test]
@@ -316,7 +370,7 @@ fn more_rows_than_decode_takes_are_nan() {
     let Some(device) = device() else { return };
     for context in [20, 400] {
         let case = Case::new(&mut Random::new(7), heads(4, 1, 64), &[(5, context)]);
-        let found = case.run(&device, "decode", (bf16::from_f32, [1.0; 2]));
+        let found = case.run::<bf16, bf16>(&device, "decode", (bf16::from_f32, [1.0; 2]));
         let (first, rest) = found.split_at(16 * 64);
         assert_close(first, &case.twin([1.0; 2])[..16 * 64], TOLERANCE);
         assert!(rest.iter().all(|value| value.is_nan()));
@@ -339,7 +393,7 @@ fn what_sequences_share_is_read_once_with_the_same_result() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
         let mut random = Random::new(20 + seed);
-        let head_dim = [64, 128][seed as usize % 2];
+        let head_dim = HEAD_DIMS[seed as usize % 3];
         // Room for up to 3 blocks of up to 48; more tokens than a tile has.
         let mut sequences = vec![(1, 0), (1, 20)];
         for _ in 0..random.below(5, 10) {
@@ -349,10 +403,10 @@ fn what_sequences_share_is_read_once_with_the_same_result() {
         let mut case = Case::new(&mut random, heads(8, 1, head_dim), &sequences);
         case.share(&(2..num - 2).collect::<Vec<_>>(), random.below(1, 4));
         case.share(&[num - 1, num - 2], 1);
-        case.check(&device, "shared");
+        case.check_shared(&device);
         if seed == 1 {
             case.shared.clear();
-            case.check(&device, "shared");
+            case.check_shared(&device);
         }
     }
 }
@@ -381,7 +435,7 @@ fn prefill_is_its_twin() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
         let mut random = Random::new(10 + seed);
-        let head_dim = [64, 128][seed as usize % 2];
+        let head_dim = HEAD_DIMS[seed as usize % 3];
         let group = random.below(1, 5);
         let num_groups = random.below(1, 3);
         let mut sequences = vec![(1, 0), (0, 0)];
@@ -403,7 +457,7 @@ fn prefill_is_its_twin() {
 fn attention_is_the_same_bits_again() {
     let Some(device) = device() else { return };
     let case = Case::new(&mut Random::new(4), heads(6, 2, 64), &[(2, 90), (1, 33)]);
-    let run = || case.run(&device, "decode", (bf16::from_f32, [1.0; 2]));
+    let run = || case.run::<bf16, bf16>(&device, "decode", (bf16::from_f32, [1.0; 2]));
     assert_eq!(run(), run());
 }
 
@@ -439,7 +493,7 @@ fn what_does_not_fit_is_an_error() {
     check(
         heads(2, 1, 80),
         16,
-        "paged_decode: D: expected 64 or 128, found 80",
+        "paged_decode: D: expected 32, 64 or 128, found 80",
     );
     check(
         heads(2, 1, 128),

@@ -73,3 +73,27 @@ fn products_are_their_twins() {
         assert_close(&device.download(&dw).unwrap(), &expected, 1e-5);
     }
 }
+
+/// Factors in f32 are not rounded on the way.
+#[test]
+fn products_of_f32_are_their_twins() {
+    let Some(device) = device() else { return };
+    for seed in SEEDS {
+        let mut random = Random::new(seed);
+        let (t, o, k) = (
+            random.below(1, 20),
+            8 * random.below(1, 5),
+            8 * random.below(1, 5),
+        );
+        let (fx, fw) = (random.floats(t * k), random.floats(o * k));
+        let (x, w) = (device.upload(&fx).unwrap(), device.upload(&fw).unwrap());
+        let expected = twin((t, o, k), |i, l| fx[i * k + l], |l, j| fw[j * k + l]);
+        for (sum, before) in [(Sum::Add, 1.0), (Sum::Overwrite, 0.0)] {
+            let mut y = device.upload(&vec![1.0_f32; t * o]).unwrap();
+            let to = (&mut y.as_view_mut(), sum);
+            device.linear(&x.as_view(), &w.as_view(), to, k).unwrap();
+            let expected: Vec<f32> = expected.iter().map(|value| value + before).collect();
+            assert_close(&device.download(&y).unwrap(), &expected, 1e-6);
+        }
+    }
+}

@@ -1,8 +1,14 @@
 //! RMSNorm.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a GPU that does not work fails the test"
+)]
+
+use cuda::Device;
 use half::bf16;
 
-use crate::support::{Random, SEEDS, assert_close, device, to_f32};
+use crate::support::{Random, SEEDS, Value, assert_close, device, to_f32};
 
 fn twin(x: &[f32], w: &[f32], eps: f32) -> Vec<f32> {
     let row = |row: &[f32]| {
@@ -17,22 +23,25 @@ fn twin(x: &[f32], w: &[f32], eps: f32) -> Vec<f32> {
 }
 
 /// Also a row that is wider than a block.
+fn check<A: Value>(device: &Device, random: &mut Random) {
+    for (rows, width) in [(random.below(1, 9), 8 * random.below(1, 70)), (2, 8216)] {
+        let (x, w) = (random.floats(rows * width), random.floats(width));
+        let on_gpu = device.upload(&x).unwrap();
+        let weights = device.upload(&w).unwrap();
+        let mut y = device.zeros::<A>(rows * width).unwrap();
+        let (x_view, w_view) = (on_gpu.as_view(), weights.as_view());
+        cuda::rms_norm(device, &x_view, &w_view, &mut y.as_view_mut(), 1e-5).unwrap();
+        let found = to_f32(&device.download(&y).unwrap());
+        assert_close(&found, &twin(&x, &w, 1e-5), A::ROUNDING);
+    }
+}
+
 #[test]
 fn rms_norm_is_its_twin() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
-        let mut random = Random::new(seed);
-        for (rows, width) in [(random.below(1, 9), 8 * random.below(1, 70)), (2, 8216)] {
-            let (x, w) = (random.floats(rows * width), random.floats(width));
-            let on_gpu = device.upload(&x).unwrap();
-            let weights = device.upload(&w).unwrap();
-            let mut y = device.zeros::<bf16>(rows * width).unwrap();
-            let (x_view, w_view) = (on_gpu.as_view(), weights.as_view());
-            cuda::rms_norm(&device, &x_view, &w_view, &mut y.as_view_mut(), 1e-5).unwrap();
-            let found = to_f32(&device.download(&y).unwrap());
-            // One rounding to bf16, half a unit in its 8 bits.
-            assert_close(&found, &twin(&x, &w, 1e-5), 1.0 / 256.0);
-        }
+        check::<bf16>(&device, &mut Random::new(seed));
+        check::<f32>(&device, &mut Random::new(seed));
     }
 }
 

@@ -3,14 +3,14 @@
 use cuda::{Cache, CacheElement, Device, Heads, Positions};
 use half::bf16;
 
-use crate::support::{Random, SEEDS, assert_close, device, to_f32};
+use crate::support::{Random, SEEDS, Value, assert_close, device, to_f32};
 
 /// One step's inputs, with a row of padding.
 struct Case {
     heads: Heads,
     block_size: usize,
     num_blocks: usize,
-    qkv: Vec<bf16>,
+    qkv: Vec<f32>,
     positions: Vec<u32>,
     slots: Vec<u32>,
     angles: Vec<f32>,
@@ -33,7 +33,7 @@ impl Case {
         slots[num_tokens - 1] = u32::MAX;
         let all_heads = heads.num_heads + 2 * heads.num_groups;
         Self {
-            qkv: random.bf16s(num_tokens * all_heads * head_dim),
+            qkv: to_f32(&random.bf16s(num_tokens * all_heads * head_dim)),
             positions: (0..num_tokens)
                 .map(|_| random.below(0, max_positions) as u32)
                 .collect(),
@@ -52,13 +52,14 @@ impl Case {
     }
 
     /// qkv and both caches after the kernel.
-    fn run<E: CacheElement>(
+    fn run<A: Value, E: CacheElement<A>>(
         &self,
         device: &Device,
         empty: E,
         scales: [f32; 2],
     ) -> (Vec<f32>, Vec<E>, Vec<E>) {
-        let mut qkv = device.upload(&self.qkv).expect("the GPU works");
+        let qkv: Vec<A> = self.qkv.iter().map(|value| A::of(*value)).collect();
+        let mut qkv = device.upload(&qkv).expect("the GPU works");
         let mut keys = device
             .upload(&vec![empty; self.cache_len()])
             .expect("the GPU works");
@@ -109,7 +110,7 @@ impl Case {
             num_groups,
             head_dim,
         } = self.heads;
-        let mut qkv = to_f32(&self.qkv);
+        let mut qkv = self.qkv.clone();
         let mut caches = [vec![empty; self.cache_len()], vec![empty; self.cache_len()]];
         let rows = qkv.chunks_mut((num_heads + 2 * num_groups) * head_dim);
         for ((row, position), slot) in rows.zip(&self.positions).zip(&self.slots) {
@@ -140,20 +141,23 @@ impl Case {
     }
 }
 
+fn check<A: Value>(device: &Device, random: &mut Random) {
+    for head_dim in [16, 32, 64, 128] {
+        let case = Case::new(random, head_dim);
+        let (qkv, keys, values) = case.run(device, A::of(0.5), [1.0, 1.0]);
+        let expected = case.twin(0.5);
+        assert_close(&qkv, &expected.0, A::ROUNDING);
+        assert_close(&to_f32(&keys), &expected.1, A::ROUNDING);
+        assert_eq!(to_f32(&values), expected.2, "values are copied");
+    }
+}
+
 #[test]
 fn rope_kv_is_its_twin() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
-        let mut random = Random::new(seed);
-        for head_dim in [16, 64, 128] {
-            let case = Case::new(&mut random, head_dim);
-            let (qkv, keys, values) = case.run(&device, bf16::from_f32(0.5), [1.0, 1.0]);
-            let expected = case.twin(0.5);
-            // One rounding to bf16.
-            assert_close(&qkv, &expected.0, 1.0 / 256.0);
-            assert_close(&to_f32(&keys), &expected.1, 1.0 / 256.0);
-            assert_eq!(to_f32(&values), expected.2, "values are copied");
-        }
+        check::<bf16>(&device, &mut Random::new(seed));
+        check::<f32>(&device, &mut Random::new(seed));
     }
 }
 
@@ -168,33 +172,41 @@ fn from_e4m3(bits: u8) -> f32 {
     if bits & 0x80 == 0 { size } else { -size }
 }
 
+fn check_e4m3<A: Value<Byte = u8>>(device: &Device, seed: u64)
+where
+    u8: CacheElement<A>,
+{
+    let case = Case::new(&mut Random::new(seed), 64);
+    let scales = [0.25, 0.125];
+    // 0x38 is 1.
+    let (_, keys, values) = case.run::<A, u8>(device, 0x38, scales);
+    let (_, expected_keys, expected_values) = case.twin(f32::NAN);
+    for (found, expected, scale) in [
+        (keys, expected_keys, scales[0]),
+        (values, expected_values, scales[1]),
+    ] {
+        for (bits, expected) in found.iter().zip(expected) {
+            if expected.is_nan() {
+                assert_eq!(*bits, 0x38, "nothing is written here");
+                continue;
+            }
+            let found = scale * from_e4m3(*bits);
+            // Half a unit of 4 bits, or of the smallest number.
+            let allowed = (expected.abs() / 16.0 * 1.001).max(scale * 2.0_f32.powi(-10));
+            assert!(
+                (found - expected).abs() <= allowed,
+                "{found} for {expected}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_e4m3_cache_holds_values_divided_by_their_scale() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
-        let case = Case::new(&mut Random::new(seed), 64);
-        let scales = [0.25, 0.125];
-        // 0x38 is 1.
-        let (_, keys, values) = case.run(&device, 0x38_u8, scales);
-        let (_, expected_keys, expected_values) = case.twin(f32::NAN);
-        for (found, expected, scale) in [
-            (keys, expected_keys, scales[0]),
-            (values, expected_values, scales[1]),
-        ] {
-            for (bits, expected) in found.iter().zip(expected) {
-                if expected.is_nan() {
-                    assert_eq!(*bits, 0x38, "nothing is written here");
-                    continue;
-                }
-                let found = scale * from_e4m3(*bits);
-                // Half a unit of 4 bits, or of the smallest number.
-                let allowed = (expected.abs() / 16.0 * 1.001).max(scale * 2.0_f32.powi(-10));
-                assert!(
-                    (found - expected).abs() <= allowed,
-                    "{found} for {expected}"
-                );
-            }
-        }
+        check_e4m3::<bf16>(&device, seed);
+        check_e4m3::<f32>(&device, seed);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A GPU for tests, random values, and comparison with what a twin says.
 
-use cuda::Device;
+use cuda::{Device, Float};
 use cuda_emulator::Provided;
 use half::bf16;
 
@@ -46,13 +46,37 @@ impl Random {
         (0..len).map(|_| self.float()).collect()
     }
 
+    pub(crate) fn values<A: Value>(&mut self, len: usize) -> Vec<A> {
+        (0..len).map(|_| A::of(self.float())).collect()
+    }
+
     pub(crate) fn bf16s(&mut self, len: usize) -> Vec<bf16> {
         (0..len).map(|_| bf16::from_f32(self.float())).collect()
     }
 }
 
-pub(crate) fn to_f32(values: &[bf16]) -> Vec<f32> {
-    values.iter().map(|value| value.to_f32()).collect()
+/// What a test computes in.
+pub(crate) trait Value: Float {
+    /// Of a result's size, by how much it may be off for having been rounded once (in f32: for the order of sums).
+    const ROUNDING: f32;
+    fn wide(self) -> f32;
+}
+impl Value for bf16 {
+    /// Half a unit in its 8 bits.
+    const ROUNDING: f32 = 1.0 / 256.0;
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+}
+impl Value for f32 {
+    const ROUNDING: f32 = 2e-6;
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+pub(crate) fn to_f32<A: Value>(values: &[A]) -> Vec<f32> {
+    values.iter().map(|value| value.wide()).collect()
 }
 
 /// Every value within `relative` of the largest expected one, or of its own size where that is more.

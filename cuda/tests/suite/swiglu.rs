@@ -1,8 +1,14 @@
 //! The activation of the MLP.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a GPU that does not work fails the test"
+)]
+
+use cuda::Device;
 use half::bf16;
 
-use crate::support::{Random, SEEDS, assert_close, device, to_f32};
+use crate::support::{Random, SEEDS, Value, assert_close, device, to_f32};
 
 fn twin(gate_up: &[f32], width: usize) -> Vec<f32> {
     let row = |row: &[f32]| {
@@ -13,19 +19,22 @@ fn twin(gate_up: &[f32], width: usize) -> Vec<f32> {
     gate_up.chunks(2 * width).flat_map(row).collect()
 }
 
+fn check<A: Value>(device: &Device, random: &mut Random) {
+    let (rows, width) = (random.below(1, 40), 8 * random.below(1, 40));
+    let gate_up = random.values::<A>(rows * 2 * width);
+    let on_gpu = device.upload(&gate_up).unwrap();
+    let mut y = device.zeros::<A>(rows * width).unwrap();
+    cuda::swiglu(device, &on_gpu.as_view(), &mut y.as_view_mut(), width).unwrap();
+    let found = to_f32(&device.download(&y).unwrap());
+    assert_close(&found, &twin(&to_f32(&gate_up), width), A::ROUNDING);
+}
+
 #[test]
 fn swiglu_is_its_twin() {
     let Some(device) = device() else { return };
     for seed in SEEDS {
-        let mut random = Random::new(seed);
-        let (rows, width) = (random.below(1, 40), 8 * random.below(1, 40));
-        let gate_up = random.bf16s(rows * 2 * width);
-        let on_gpu = device.upload(&gate_up).unwrap();
-        let mut y = device.zeros::<bf16>(rows * width).unwrap();
-        cuda::swiglu(&device, &on_gpu.as_view(), &mut y.as_view_mut(), width).unwrap();
-        let found = to_f32(&device.download(&y).unwrap());
-        // One rounding to bf16: half a unit in its 8 bits.
-        assert_close(&found, &twin(&to_f32(&gate_up), width), 1.0 / 256.0);
+        check::<bf16>(&device, &mut Random::new(seed));
+        check::<f32>(&device, &mut Random::new(seed));
     }
 }
 

@@ -12,7 +12,8 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use cuda::Device;
+use cuda::{Device, Float};
+use half::bf16;
 use model::{
     config::LlamaConfig,
     gpu::{
@@ -32,7 +33,9 @@ use super::{
     step_limits,
 };
 use crate::{
-    config::{KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig, WeightArenas},
+    config::{
+        Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig, WeightArenas,
+    },
     engine::scheduler::Limits,
     error::ServerError,
     request::WeightsVersion,
@@ -47,16 +50,26 @@ const RESERVED_SOFTWARE_BYTES: usize = 64 << 20;
 
 /// Loads the model that `config` names onto its GPU. Blocks for as long as that takes.
 pub(crate) fn load_cuda(config: &ServerConfig) -> Result<Backend, ServerError> {
+    match config.precision {
+        Precision::Float(Dtype::F32) => load_as::<f32>(config),
+        Precision::Float(Dtype::Bf16) | Precision::Quantized(Quantization::Int8) => {
+            load_as::<bf16>(config)
+        }
+    }
+}
+
+/// With activations, and weights that are not int8, in `A`.
+fn load_as<A: Float>(config: &ServerConfig) -> Result<Backend, ServerError> {
     let device = Device::open(config.gpu.ordinal)?;
     let (folder, tokenizer) = checkpoint::open(config)?;
     let element = weight_element(config);
     model::gpu::check_config(&folder.config, element)?;
-    let limits = limits(config, &folder.config, &device)?;
+    let limits = limits::<A>(config, &folder.config, &device)?;
     let max_context_tokens = folder
         .config
         .max_position_embeddings
         .min(limits.num_blocks as usize * limits.block_size);
-    let arenas = (0..num_arenas(config)).map(|_| Arena::new(&device, &folder.config, element));
+    let arenas = (0..num_arenas(config)).map(|_| Arena::<A>::new(&device, &folder.config, element));
     let arenas = Arenas::new(arenas.collect::<Result<_, _>>()?);
     let mut live = arenas.take().ok_or(ServerError::EngineStopped)?;
     live.arena_mut()
@@ -82,11 +95,7 @@ pub(crate) fn load_cuda(config: &ServerConfig) -> Result<Backend, ServerError> {
         },
         WeightArenas::One => Staging::Host(element),
     };
-    let dtype = match element {
-        WeightElement::Bf16 => "bf16",
-        WeightElement::Int8 => "int8",
-    };
-    let model = checkpoint::model_info(&folder, dtype.to_owned());
+    let model = checkpoint::model_info(&folder, config.precision.name().to_owned());
     let served = Served {
         config: folder.config,
         tokenizer_digest: tokenizer.digest().to_owned(),
@@ -109,17 +118,17 @@ fn num_arenas(config: &ServerConfig) -> usize {
     }
 }
 
-/// `config` was checked: it asks for nothing else.
 fn weight_element(config: &ServerConfig) -> WeightElement {
     match config.precision {
-        Precision::Float(_) => WeightElement::Bf16,
+        Precision::Float(_) => WeightElement::Float,
         Precision::Quantized(Quantization::Int8) => WeightElement::Int8,
     }
 }
 
 fn kv_element(config: &ServerConfig) -> KvElement {
     match config.gpu.kv_cache_dtype {
-        KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Bf16,
+        // `config` was checked: bf16 is not asked for beside f32.
+        KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Float,
         KvCacheDtype::Fp8 => KvElement::E4m3,
     }
 }
@@ -138,21 +147,21 @@ fn room(limits: &Limits, max_context: usize, weights: WeightElement) -> Room {
 }
 
 /// What a step may hold, and how many blocks there are.
-fn limits(
+fn limits<A: Float>(
     config: &ServerConfig,
     model: &LlamaConfig,
     device: &Device,
 ) -> Result<Limits, ServerError> {
     let limits = step_limits(config, 0);
-    let block_bytes = kv_block_bytes(model, limits.block_size, kv_element(config));
+    let block_bytes = kv_block_bytes::<A>(model, limits.block_size, kv_element(config));
     let num_blocks = match config.kv_cache {
         KvCacheSize::Blocks(blocks) => blocks.get() as usize,
         KvCacheSize::Mebibytes(mib) => ((mib.get() as usize) << 20) / block_bytes,
         KvCacheSize::Auto => {
             let context = model.max_position_embeddings;
             let element = weight_element(config);
-            let workspace = room(&limits, context, element).num_bytes(model);
-            let weights = num_arenas(config) * arena_bytes(model, element);
+            let workspace = room(&limits, context, element).num_bytes::<A>(model);
+            let weights = num_arenas(config) * arena_bytes::<A>(model, element);
             let left = bytes_for_kv(config, device, weights + workspace)?;
             // No more than all sequences of a step can use.
             let most = limits.num_blocks_for(context) * limits.max_num_seqs;

@@ -89,8 +89,9 @@ pub struct Args {
 
     /// Numbers to compute in. `bf16` halves the memory of weights and KV cache and is faster
     /// (bench/RESULTS.md says by how much); logits then differ in the third digit, so that a greedy
-    /// answer may take another turn where two tokens are almost equally likely [default: f32; on a
-    /// GPU bf16, which is all it has]
+    /// answer may take another turn where two tokens are almost equally likely. `f32` on a GPU is
+    /// slow, for comparisons with a CPU: its attention has no tensor cores [default: f32; on a GPU
+    /// bf16]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
 

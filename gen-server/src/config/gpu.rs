@@ -56,9 +56,10 @@ pub enum WeightArenas {
 pub(super) fn mistakes(config: &ServerConfig) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut wrong = |option, problem: String| mistakes.push(Mistake { option, problem });
-    if config.precision == Precision::Float(Dtype::F32) {
-        let problem = "expected bf16 with --device cuda, found f32; leave it out";
-        wrong("--dtype", problem.to_owned());
+    let is_f32 = config.precision == Precision::Float(Dtype::F32);
+    if is_f32 && config.gpu.kv_cache_dtype == KvCacheDtype::Bf16 {
+        let problem = "expected auto or fp8 with --dtype f32, found bf16";
+        wrong("--kv-cache-dtype", problem.to_owned());
     }
     if !config.block_size.is_multiple_of(BLOCK_SIZE_UNIT) {
         let found = config.block_size;

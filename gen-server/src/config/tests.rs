@@ -52,7 +52,7 @@ fn precision() {
     assert!(Args::try_parse_from(both).is_err());
 }
 
-/// A GPU computes in bf16, with weights in bf16 or int8.
+/// A GPU computes in bf16 unless it is told otherwise.
 #[test]
 fn precision_on_a_gpu() {
     let on_gpu =
@@ -60,8 +60,13 @@ fn precision_on_a_gpu() {
     let name = |more: &[&str]| on_gpu(more).unwrap().precision.name();
     assert_eq!(name(&[]), "bfloat16");
     assert_eq!(name(&["--quantize", "int8"]), "int8");
-    expect!["--dtype: expected bf16 with --device cuda, found f32; leave it out"]
-        .assert_eq(&on_gpu(&["--dtype", "f32"]).unwrap_err().to_string());
+    assert_eq!(
+        name(&["--dtype", "f32", "--kv-cache-dtype", "fp8"]),
+        "float32"
+    );
+    let bf16_cache = on_gpu(&["--dtype", "f32", "--kv-cache-dtype", "bf16"]);
+    expect!["--kv-cache-dtype: expected auto or fp8 with --dtype f32, found bf16"]
+        .assert_eq(&bf16_cache.unwrap_err().to_string());
 }
 
 /// Every mistake is reported, not only the first.

@@ -1,4 +1,4 @@
-//! All weights of a model in one place of GPU memory: matrices in bf16 or int8, norms in f32. An arena stays
+//! All weights of a model in one place of GPU memory: matrices as activations (bf16 or f32) or in int8, norms in f32. An arena stays
 //! where it is for as long as the server runs, so that graphs may hold its addresses; another checkpoint is
 //! another content.
 
@@ -8,27 +8,27 @@ mod read;
 use std::ops::Range;
 use std::path::Path;
 
-use cuda::{CudaSlice, CudaView, Device, Element};
-use half::bf16;
+use cuda::{CudaSlice, CudaView, Device, Element, Float, HEAD_DIMS};
 
 use self::layout::{Layout, Place};
 use self::read::{Part, read};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
 
-/// What matrices are stored in; the embedding, of which rows are looked up, is always bf16.
+/// What matrices are stored in; the embedding, of which rows are looked up, always as activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightElement {
-    Bf16,
+    /// As activations.
+    Float,
     /// Whole numbers from -127 to 127 of a scale of the row, rounded from what the checkpoint holds.
     Int8,
 }
 
 /// Weights on the GPU; empty until they are loaded.
 #[derive(Debug)]
-pub struct Arena {
+pub struct Arena<A> {
     layout: Layout,
-    bf16s: CudaSlice<bf16>,
+    floats: CudaSlice<A>,
     int8s: CudaSlice<i8>,
     scales: CudaSlice<f32>,
     norms: CudaSlice<f32>,
@@ -37,8 +37,8 @@ pub struct Arena {
 
 /// The content of an arena in the host's memory.
 #[derive(Debug)]
-pub struct HostWeights {
-    bf16s: Vec<bf16>,
+pub struct HostWeights<A> {
+    floats: Vec<A>,
     int8s: Vec<i8>,
     scales: Vec<f32>,
     norms: Vec<f32>,
@@ -47,8 +47,8 @@ pub struct HostWeights {
 
 /// A matrix \[out, in\].
 #[derive(Debug)]
-pub(super) enum Matrix<'a> {
-    Bf16(CudaView<'a, bf16>),
+pub(super) enum Matrix<'a, A> {
+    Float(CudaView<'a, A>),
     Int8 {
         values: CudaView<'a, i8>,
         /// `[out]`
@@ -57,32 +57,32 @@ pub(super) enum Matrix<'a> {
 }
 
 /// One layer's weights.
-pub(super) struct Layer<'a> {
+pub(super) struct Layer<'a, A> {
     /// `[C]`
     pub(super) input_norm: CudaView<'a, f32>,
     /// q over k over v: `[(H + 2 G) * D, C]`
-    pub(super) qkv: Matrix<'a>,
+    pub(super) qkv: Matrix<'a, A>,
     /// `[C, H * D]`
-    pub(super) o: Matrix<'a>,
+    pub(super) o: Matrix<'a, A>,
     /// `[C]`
     pub(super) post_norm: CudaView<'a, f32>,
     /// gate over up: `[2 F, C]`
-    pub(super) gate_up: Matrix<'a>,
+    pub(super) gate_up: Matrix<'a, A>,
     /// `[C, F]`
-    pub(super) down: Matrix<'a>,
+    pub(super) down: Matrix<'a, A>,
 }
 
 /// Bytes of an arena for `config`.
-pub fn arena_bytes(config: &LlamaConfig, element: WeightElement) -> usize {
-    Layout::new(config, element).len.num_bytes()
+pub fn arena_bytes<A: Float>(config: &LlamaConfig, element: WeightElement) -> usize {
+    Layout::new(config, element).len.num_bytes(size_of::<A>())
 }
 
-impl Arena {
+impl<A: Float> Arena<A> {
     /// Takes the memory.
     pub fn new(device: &Device, config: &LlamaConfig, element: WeightElement) -> Result<Self> {
         let layout = Layout::new(config, element);
         Ok(Self {
-            bf16s: device.zeros(layout.len.bf16s)?,
+            floats: device.zeros(layout.len.floats)?,
             int8s: device.zeros(layout.len.int8s)?,
             scales: device.zeros(layout.len.scales)?,
             norms: device.zeros(layout.len.norms)?,
@@ -98,7 +98,7 @@ impl Arena {
         let kind = (self.layout.element, &self.layout.head);
         let digest = read(dir, config, kind, |part| match part {
             Part::Norm(at, values) => write(device, values, (&mut self.norms, at)),
-            Part::Bf16(at, values) => write(device, values, (&mut self.bf16s, at)),
+            Part::Float(at, values) => write(device, values, (&mut self.floats, at)),
             Part::Int8((at, values), (scales_at, scales)) => {
                 write(device, values, (&mut self.int8s, at))?;
                 write(device, scales, (&mut self.scales, scales_at))
@@ -110,8 +110,8 @@ impl Arena {
     }
 
     /// Fills the arena with weights that were loaded before in its element, and waits for that.
-    pub fn copy_from(&mut self, device: &Device, weights: &HostWeights) -> Result<()> {
-        device.write(&weights.bf16s, &mut self.bf16s)?;
+    pub fn copy_from(&mut self, device: &Device, weights: &HostWeights<A>) -> Result<()> {
+        device.write(&weights.floats, &mut self.floats)?;
         device.write(&weights.int8s, &mut self.int8s)?;
         device.write(&weights.scales, &mut self.scales)?;
         device.write(&weights.norms, &mut self.norms)?;
@@ -135,16 +135,16 @@ impl Arena {
         let unread = if layout.shares_embedding() {
             0
         } else {
-            2 * layout.embed.len()
+            size_of::<A>() * layout.embed.len()
         };
-        layout.len.num_bytes() - unread
+        layout.len.num_bytes(size_of::<A>()) - unread
     }
 
-    pub(super) fn embed(&self) -> CudaView<'_, bf16> {
-        self.bf16s.slice(self.layout.embed.clone())
+    pub(super) fn embed(&self) -> CudaView<'_, A> {
+        self.floats.slice(self.layout.embed.clone())
     }
 
-    pub(super) fn head(&self) -> Matrix<'_> {
+    pub(super) fn head(&self) -> Matrix<'_, A> {
         self.matrix(&self.layout.head)
     }
 
@@ -152,7 +152,7 @@ impl Arena {
         self.norms.slice(self.layout.norm.clone())
     }
 
-    pub(super) fn layer(&self, index: usize) -> Layer<'_> {
+    pub(super) fn layer(&self, index: usize) -> Layer<'_, A> {
         let layer = &self.layout.layers[index];
         let norm = |range: &Range<usize>| self.norms.slice(range.clone());
         Layer {
@@ -165,10 +165,10 @@ impl Arena {
         }
     }
 
-    fn matrix(&self, place: &Place) -> Matrix<'_> {
+    fn matrix(&self, place: &Place) -> Matrix<'_, A> {
         let values = place.values.clone();
         match self.layout.element {
-            WeightElement::Bf16 => Matrix::Bf16(self.bf16s.slice(values)),
+            WeightElement::Float => Matrix::Float(self.floats.slice(values)),
             WeightElement::Int8 => Matrix::Int8 {
                 values: self.int8s.slice(values),
                 scales: self.scales.slice(place.scales.clone()),
@@ -186,12 +186,12 @@ fn write<T: Element>(
     Ok(device.write(values, &mut to)?)
 }
 
-impl HostWeights {
+impl<A: Float> HostWeights<A> {
     /// For an arena of this element.
     pub fn load(dir: &Path, config: &LlamaConfig, element: WeightElement) -> Result<Self> {
         let layout = Layout::new(config, element);
         let mut weights = Self {
-            bf16s: vec![bf16::ZERO; layout.len.bf16s],
+            floats: vec![A::default(); layout.len.floats],
             int8s: vec![0; layout.len.int8s],
             scales: vec![0.0; layout.len.scales],
             norms: vec![0.0; layout.len.norms],
@@ -200,7 +200,7 @@ impl HostWeights {
         weights.digest = read(dir, config, (element, &layout.head), |part| {
             match part {
                 Part::Norm(at, values) => copy(values, (&mut weights.norms, at)),
-                Part::Bf16(at, values) => copy(values, (&mut weights.bf16s, at)),
+                Part::Float(at, values) => copy(values, (&mut weights.floats, at)),
                 Part::Int8((at, values), (scales_at, scales)) => {
                     copy(values, (&mut weights.int8s, at));
                     copy(scales, (&mut weights.scales, scales_at));
@@ -224,7 +224,7 @@ fn copy<T: Copy>(values: &[T], (to, at): (&mut [T], usize)) {
 /// What the kernels ask of a model's sizes.
 pub fn check_config(config: &LlamaConfig, element: WeightElement) -> Result<()> {
     let (unit, place) = match element {
-        WeightElement::Bf16 => (8, "on a GPU"),
+        WeightElement::Float => (8, "on a GPU"),
         WeightElement::Int8 => (64, "on a GPU in int8"),
     };
     let wrong = |key: &str, expected: &str, found: usize| {
@@ -235,8 +235,8 @@ pub fn check_config(config: &LlamaConfig, element: WeightElement) -> Result<()> 
             found: found.to_string(),
         })
     };
-    if ![64, 128].contains(&config.head_dim) {
-        return wrong("head_dim", "64 or 128", config.head_dim);
+    if !HEAD_DIMS.contains(&config.head_dim) {
+        return wrong("head_dim", "32, 64 or 128", config.head_dim);
     }
     // What products sum over, and, in the vocabulary, what they make.
     for (key, size, unit) in [

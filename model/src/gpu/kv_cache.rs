@@ -1,8 +1,7 @@
 //! Keys and values of all layers in GPU memory, in blocks of slots: \[blocks, G, slots of a block, D\] for each
 //! layer, so that a head's part of a block is one piece. Taken once, at the start.
 
-use cuda::{CudaSlice, Device};
-use half::bf16;
+use cuda::{CudaSlice, Device, Float};
 
 use crate::config::LlamaConfig;
 use crate::error::Result;
@@ -10,16 +9,17 @@ use crate::error::Result;
 /// What keys and values are stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvElement {
-    Bf16,
+    /// As activations.
+    Float,
     /// One byte: 4 bits of exponent, 3 of mantissa.
     E4m3,
 }
 
 impl KvElement {
-    /// Bytes of one value.
-    pub fn size(self) -> usize {
+    /// Bytes of one value, beside activations in `A`.
+    pub fn size<A: Float>(self) -> usize {
         match self {
-            Self::Bf16 => 2,
+            Self::Float => size_of::<A>(),
             Self::E4m3 => 1,
         }
     }
@@ -36,36 +36,40 @@ pub struct KvShape {
 
 /// Keys and values of all layers.
 #[derive(Debug)]
-pub struct KvCache {
+pub struct KvCache<A: Float> {
     shape: KvShape,
-    layers: Vec<KvLayer>,
+    layers: Vec<KvLayer<A>>,
 }
 
 /// Keys and values of one layer.
 #[derive(Debug)]
-pub(super) enum KvLayer {
-    Bf16 {
-        keys: CudaSlice<bf16>,
-        values: CudaSlice<bf16>,
+pub(super) enum KvLayer<A: Float> {
+    Float {
+        keys: CudaSlice<A>,
+        values: CudaSlice<A>,
     },
     E4m3 {
-        keys: CudaSlice<u8>,
-        values: CudaSlice<u8>,
+        keys: CudaSlice<A::Byte>,
+        values: CudaSlice<A::Byte>,
     },
 }
 
 /// Bytes of one block of all layers.
-pub fn kv_block_bytes(config: &LlamaConfig, block_size: usize, element: KvElement) -> usize {
-    2 * config.num_hidden_layers * config.kv_size() * block_size * element.size()
+pub fn kv_block_bytes<A: Float>(
+    config: &LlamaConfig,
+    block_size: usize,
+    element: KvElement,
+) -> usize {
+    2 * config.num_hidden_layers * config.kv_size() * block_size * element.size::<A>()
 }
 
-impl KvCache {
+impl<A: Float> KvCache<A> {
     /// Takes the memory.
     pub fn new(device: &Device, config: &LlamaConfig, shape: KvShape) -> Result<Self> {
         let len = shape.num_blocks * shape.block_size * config.kv_size();
         let layer = |_| {
             Ok(match shape.element {
-                KvElement::Bf16 => KvLayer::Bf16 {
+                KvElement::Float => KvLayer::Float {
                     keys: device.zeros(len)?,
                     values: device.zeros(len)?,
                 },
@@ -86,7 +90,7 @@ impl KvCache {
         self.shape
     }
 
-    pub(super) fn layer_mut(&mut self, index: usize) -> &mut KvLayer {
+    pub(super) fn layer_mut(&mut self, index: usize) -> &mut KvLayer<A> {
         &mut self.layers[index]
     }
 }

@@ -4,7 +4,7 @@
 //! The last layer ends with the rows that logits are wanted for, where these are fewer than the tokens: of the
 //! others only keys and values are needed.
 //!
-//! The residual stream is f32; what is multiplied is bf16, sums are f32. The projections that end a block
+//! The residual stream is f32; what is multiplied is bf16 (or f32, where results are to be a CPU's), sums are f32. The projections that end a block
 //! add straight into the residual stream.
 //!
 //! Shape letters: T tokens of the step, R rows that logits are wanted for, H query heads, G key and value
@@ -13,10 +13,9 @@
 use std::ops::Range;
 
 use cuda::{
-    Cache, CacheElement, CudaSlice, CudaViewMut, Device, Heads, PagedCache, PagedQueries,
+    Cache, CacheElement, CudaSlice, CudaViewMut, Device, Float, Heads, PagedCache, PagedQueries,
     Positions, Sum,
 };
-use half::bf16;
 
 use super::arena::{Arena, Layer};
 use super::inputs::{Inputs, Step, StepShape};
@@ -29,22 +28,22 @@ use crate::llama::rope_table;
 
 /// The memory between the kernels, for one stream.
 #[derive(Debug)]
-pub struct Network {
+pub struct Network<A> {
     device: Device,
     config: LlamaConfig,
     room: Room,
-    products: Products,
-    tokens: Stream,
+    products: Products<A>,
+    tokens: Stream<A>,
     /// Of the rows that logits are wanted for.
-    rows: Stream,
+    rows: Stream<A>,
     /// `[T, C]`
-    normed: CudaSlice<bf16>,
+    normed: CudaSlice<A>,
     /// `[T, (H + 2 G) * D]`
-    qkv: CudaSlice<bf16>,
+    qkv: CudaSlice<A>,
     /// `[T, 2 F]`
-    gate_up: CudaSlice<bf16>,
+    gate_up: CudaSlice<A>,
     /// `[T, F]`
-    activated: CudaSlice<bf16>,
+    activated: CudaSlice<A>,
     /// `[logits_rows, V]`
     logits: CudaSlice<f32>,
     /// `[max_context, D / 2]`
@@ -56,11 +55,11 @@ pub struct Network {
 
 /// The residual stream of some tokens, and what attention adds to it next.
 #[derive(Debug)]
-struct Stream {
+struct Stream<A> {
     /// `[T, C]`
     residual: CudaSlice<f32>,
     /// `[T, H * D]`
-    attended: CudaSlice<bf16>,
+    attended: CudaSlice<A>,
 }
 
 /// Which of the streams, and how many tokens of it.
@@ -70,7 +69,7 @@ enum Over {
     Rows(usize),
 }
 
-impl Stream {
+impl<A: Float> Stream<A> {
     fn new(device: &Device, config: &LlamaConfig, num_tokens: usize) -> Result<Self> {
         Ok(Self {
             residual: device.zeros(num_tokens * config.hidden_size)?,
@@ -79,7 +78,7 @@ impl Stream {
     }
 }
 
-impl Network {
+impl<A: Float> Network<A> {
     /// Takes the memory for steps that fit into `room`.
     pub fn new(device: &Device, config: &LlamaConfig, room: Room) -> Result<Self> {
         let (tokens, rows) = (room.num_tokens, room.num_rows);
@@ -96,7 +95,7 @@ impl Network {
             logits: device.zeros(room.logits_rows * config.vocab_size)?,
             cosines: device.upload(rope.cosines())?,
             sines: device.upload(rope.sines())?,
-            scratch: device.zeros(scratch_len(device, config, room.num_sequences)?)?,
+            scratch: device.zeros(scratch_len::<A>(device, config, room.num_sequences)?)?,
             device: device.clone(),
             config: config.clone(),
             room,
@@ -123,8 +122,8 @@ impl Network {
     /// the wanted rows for [`Self::logits`].
     pub fn forward(
         &mut self,
-        arena: &Arena,
-        kv_cache: &mut KvCache,
+        arena: &Arena<A>,
+        kv_cache: &mut KvCache<A>,
         inputs: &Inputs<'_>,
     ) -> Result<()> {
         let hidden = self.config.hidden_size;
@@ -180,8 +179,8 @@ impl Network {
     /// Runs a small step by itself and brings the logits of its rows back. `[R, V]`
     pub fn logits_of(
         &mut self,
-        arena: &Arena,
-        kv_cache: &mut KvCache,
+        arena: &Arena<A>,
+        kv_cache: &mut KvCache<A>,
         step: &Step<'_>,
     ) -> Result<Vec<f32>> {
         let device = self.device.clone();
@@ -197,7 +196,7 @@ impl Network {
     }
 
     /// Logits of some of the rows of the step that ran last. `[rows, V]`
-    pub fn logits(&mut self, arena: &Arena, rows: Range<usize>) -> Result<CudaViewMut<'_, f32>> {
+    pub fn logits(&mut self, arena: &Arena<A>, rows: Range<usize>) -> Result<CudaViewMut<'_, f32>> {
         let hidden = self.config.hidden_size;
         let num_values = rows.len() * hidden;
         let last = self
@@ -218,8 +217,8 @@ impl Network {
     /// `attention(norm(x))`
     fn attend(
         &mut self,
-        layer: &Layer<'_>,
-        kv_cache: &mut KvCache,
+        layer: &Layer<'_, A>,
+        kv_cache: &mut KvCache<A>,
         (index, inputs): (usize, &Inputs<'_>),
     ) -> Result<()> {
         let num_tokens = inputs.token_ids.len();
@@ -235,7 +234,7 @@ impl Network {
         self.products.multiply(&normed, &layer.qkv, to, hidden)?;
         let block_size = kv_cache.shape().block_size;
         match kv_cache.layer_mut(index) {
-            KvLayer::Bf16 { keys, values } => {
+            KvLayer::Float { keys, values } => {
                 self.attend_cached((keys, values), block_size, inputs)
             }
             KvLayer::E4m3 { keys, values } => {
@@ -245,7 +244,7 @@ impl Network {
     }
 
     /// From q, k and v to what attention makes of them, by way of the cache.
-    fn attend_cached<E: CacheElement>(
+    fn attend_cached<E: CacheElement<A>>(
         &mut self,
         (keys, values): (&mut CudaSlice<E>, &mut CudaSlice<E>),
         block_size: usize,
@@ -279,7 +278,7 @@ impl Network {
         self.attend_chunks(cache, inputs)
     }
 
-    fn attend_decodes<E: CacheElement>(
+    fn attend_decodes<E: CacheElement<A>>(
         &mut self,
         cache: PagedCache<'_, E>,
         inputs: &Inputs<'_>,
@@ -309,7 +308,7 @@ impl Network {
         Ok(cuda::paged_decode(&self.device, queries, cache, heads, to)?)
     }
 
-    fn attend_chunks<E: CacheElement>(
+    fn attend_chunks<E: CacheElement<A>>(
         &mut self,
         cache: PagedCache<'_, E>,
         inputs: &Inputs<'_>,
@@ -347,7 +346,7 @@ impl Network {
     }
 
     /// What a layer does after attention: `x += attended · oᵀ`, `x += mlp(norm(x))`
-    fn finish(&mut self, layer: &Layer<'_>, over: Over) -> Result<()> {
+    fn finish(&mut self, layer: &Layer<'_, A>, over: Over) -> Result<()> {
         let (stream, num_tokens) = match over {
             Over::Tokens(count) => (&mut self.tokens, count),
             Over::Rows(count) => (&mut self.rows, count),
@@ -387,10 +386,10 @@ fn heads(config: &LlamaConfig) -> Heads {
 }
 
 /// Enough for steps of any number of decoding sequences up to `most`.
-fn scratch_len(device: &Device, config: &LlamaConfig, most: usize) -> Result<usize> {
+fn scratch_len<A: Float>(device: &Device, config: &LlamaConfig, most: usize) -> Result<usize> {
     let mut largest = 0;
     for count in 1..=most {
-        let len = cuda::paged_decode_scratch_len(device, count, count, heads(config))?;
+        let len = cuda::paged_decode_scratch_len::<A>(device, count, count, heads(config))?;
         largest = largest.max(len);
     }
     Ok(largest)

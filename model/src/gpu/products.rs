@@ -1,7 +1,6 @@
 //! Products with the matrices of an arena, whatever they are stored in.
 
-use cuda::{CudaSlice, CudaView, CudaViewMut, Device, Int8View, MAX_INT8_ROWS, Output, Sum};
-use half::bf16;
+use cuda::{CudaSlice, CudaView, CudaViewMut, Device, Float, Int8View, Output, Sum};
 
 use super::arena::{Matrix, WeightElement};
 use crate::config::LlamaConfig;
@@ -9,13 +8,13 @@ use crate::error::Result;
 
 /// What products need beside their factors.
 #[derive(Debug)]
-pub(super) struct Products {
+pub(super) struct Products<A> {
     device: Device,
-    /// A matrix of int8 in bf16, while it is multiplied with many rows. As large as the largest.
-    widened: CudaSlice<bf16>,
+    /// A matrix of int8 as activations are, while it is multiplied with many rows. As large as the largest.
+    widened: CudaSlice<A>,
 }
 
-impl Products {
+impl<A: Float> Products<A> {
     /// Takes the memory for products of up to `most_rows`.
     pub(super) fn new(
         device: &Device,
@@ -23,7 +22,7 @@ impl Products {
         (element, most_rows): (WeightElement, usize),
     ) -> Result<Self> {
         Ok(Self {
-            widened: device.zeros(widened_len(config, (element, most_rows)))?,
+            widened: device.zeros(widened_len::<A>(config, (element, most_rows)))?,
             device: device.clone(),
         })
     }
@@ -32,17 +31,17 @@ impl Products {
     /// read as it is; with many rows it is widened first, which rounds a weight once more.
     pub(super) fn multiply<Y: Output>(
         &mut self,
-        x: &CudaView<'_, bf16>,
-        w: &Matrix<'_>,
+        x: &CudaView<'_, A>,
+        w: &Matrix<'_, A>,
         to: (&mut CudaViewMut<'_, Y>, Sum),
         num_inputs: usize,
     ) -> Result<()> {
         let (values, scales) = match w {
-            Matrix::Bf16(w) => return Ok(self.device.linear(x, w, to, num_inputs)?),
+            Matrix::Float(w) => return Ok(self.device.linear(x, w, to, num_inputs)?),
             Matrix::Int8 { values, scales } => (values, scales),
         };
         let w = Int8View { values, scales };
-        if x.len() / num_inputs <= MAX_INT8_ROWS {
+        if x.len() / num_inputs <= A::MAX_INT8_ROWS {
             return Ok(cuda::int8_linear(&self.device, x, &w, to, num_inputs)?);
         }
         let mut widened = self.widened.slice_mut(..values.len());
@@ -53,11 +52,11 @@ impl Products {
 }
 
 /// Values of the largest matrix, where one is to be widened.
-pub(super) fn widened_len(
+pub(super) fn widened_len<A: Float>(
     config: &LlamaConfig,
     (element, most_rows): (WeightElement, usize),
 ) -> usize {
-    if element == WeightElement::Bf16 || most_rows <= MAX_INT8_ROWS {
+    if element == WeightElement::Float || most_rows <= A::MAX_INT8_ROWS {
         return 0;
     }
     let (hidden, query) = (config.hidden_size, config.query_size());

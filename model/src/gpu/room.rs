@@ -1,5 +1,7 @@
 //! How large a step may be, and what memory that takes between the kernels.
 
+use cuda::Float;
+
 use super::arena::WeightElement;
 use super::products::widened_len;
 use crate::config::LlamaConfig;
@@ -19,15 +21,17 @@ pub struct Room {
 }
 
 impl Room {
-    /// Bytes that a [`super::Network`] takes.
-    pub fn num_bytes(&self, config: &LlamaConfig) -> usize {
+    /// Bytes that a [`super::Network`] with activations in `A` takes.
+    pub fn num_bytes<A: Float>(&self, config: &LlamaConfig) -> usize {
+        let size = size_of::<A>();
         let (tokens, rows) = (self.num_tokens, self.num_rows);
         let (hidden, query) = (config.hidden_size, config.query_size());
-        let bf16s = hidden + (query + 2 * config.kv_size()) + query + 3 * config.intermediate_size;
-        let for_tokens = tokens * (4 * hidden + 2 * bf16s);
-        let for_rows = rows * (4 * hidden + 2 * query) + 4 * self.logits_rows * config.vocab_size;
+        let floats = hidden + (query + 2 * config.kv_size()) + query + 3 * config.intermediate_size;
+        let for_tokens = tokens * (4 * hidden + size * floats);
+        let for_rows =
+            rows * (4 * hidden + size * query) + 4 * self.logits_rows * config.vocab_size;
         let rope = 4 * self.max_context * config.head_dim;
-        let widened = 2 * widened_len(config, self.products());
+        let widened = size * widened_len::<A>(config, self.products());
         for_tokens + for_rows + rope + widened
     }
 

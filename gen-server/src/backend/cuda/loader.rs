@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use cuda::Device;
+use cuda::{Device, Float};
 use model::{
     config::LlamaConfig,
     gpu::{
@@ -31,31 +31,31 @@ const PROBE_BLOCK_SIZE: usize = 32;
 
 /// Weights that wait for their swap.
 #[derive(Debug)]
-pub(super) enum Staged {
+pub(super) enum Staged<A: Float> {
     /// On the GPU already.
-    Arena(Box<Lease>),
-    Host(HostWeights),
+    Arena(Box<Lease<A>>),
+    Host(HostWeights<A>),
 }
 
 /// Loads checkpoints of one architecture and tokenizer.
 #[derive(Debug)]
-pub(super) struct CudaLoader {
+pub(super) struct CudaLoader<A: Float> {
     pub(super) served: Served,
-    pub(super) staging: Staging,
+    pub(super) staging: Staging<A>,
 }
 
 /// Where checkpoints are loaded to.
 #[derive(Debug)]
-pub(super) enum Staging {
+pub(super) enum Staging<A: Float> {
     Arenas {
-        arenas: Arenas,
-        prober: Box<Mutex<Prober>>,
+        arenas: Arenas<A>,
+        prober: Box<Mutex<Prober<A>>>,
     },
     /// In what the one arena holds.
     Host(WeightElement),
 }
 
-impl Loader for CudaLoader {
+impl<A: Float> Loader for CudaLoader<A> {
     fn load(
         &self,
         folder: &Path,
@@ -74,7 +74,7 @@ impl Loader for CudaLoader {
                 (Staged::Arena(Box::new(lease)), digest)
             }
             Staging::Host(element) => {
-                let weights = HostWeights::load(folder, config, *element).map_err(unusable)?;
+                let weights = HostWeights::<A>::load(folder, config, *element).map_err(unusable)?;
                 let digest = weights.digest().to_owned();
                 (Staged::Host(weights), digest)
             }
@@ -88,12 +88,12 @@ impl Loader for CudaLoader {
 
 /// A small network on a stream of its own.
 #[derive(Debug)]
-pub(super) struct Prober {
-    network: Network,
-    kv_cache: KvCache,
+pub(super) struct Prober<A: Float> {
+    network: Network<A>,
+    kv_cache: KvCache<A>,
 }
 
-impl Prober {
+impl<A: Float> Prober<A> {
     pub(super) fn new(
         beside: &Device,
         config: &LlamaConfig,
@@ -111,7 +111,7 @@ impl Prober {
         let shape = KvShape {
             num_blocks: 1,
             block_size: PROBE_BLOCK_SIZE,
-            element: KvElement::Bf16,
+            element: KvElement::Float,
         };
         Ok(Self {
             kv_cache: KvCache::new(&device, config, shape)?,
@@ -121,10 +121,10 @@ impl Prober {
 
     fn load(
         &mut self,
-        mut lease: Lease,
+        mut lease: Lease<A>,
         folder: &Path,
         config: &LlamaConfig,
-    ) -> Result<Lease, LoadError> {
+    ) -> Result<Lease<A>, LoadError> {
         let device = self.network.device().clone();
         let arena = lease.arena_mut();
         arena.load(&device, folder, config).map_err(unusable)?;
@@ -133,7 +133,7 @@ impl Prober {
     }
 
     /// A short greedy run on a cache of its own: every logit must be finite.
-    fn probe(&mut self, arena: &Arena, mut token: u32) -> Result<(), LoadError> {
+    fn probe(&mut self, arena: &Arena<A>, mut token: u32) -> Result<(), LoadError> {
         for position in 0..NUM_PROBE_TOKENS as u32 {
             let step = Step {
                 token_ids: &[token],

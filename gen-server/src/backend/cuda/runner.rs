@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use cuda::{CudaSlice, Device, Graph, Mark, Pinned};
+use cuda::{CudaSlice, Device, Float, Graph, Mark, Pinned};
 use model::gpu::{KvCache, Network, Step, StepShape};
 
 use super::{
@@ -24,11 +24,11 @@ const MAX_STEPS_IN_FLIGHT: usize = 2;
 
 /// The weights, the cache and everything between, on the GPU.
 #[derive(Debug)]
-pub(super) struct CudaRunner {
+pub(super) struct CudaRunner<A: Float> {
     device: Device,
-    network: Network,
-    kv_cache: KvCache,
-    live: Lease,
+    network: Network<A>,
+    kv_cache: KvCache<A>,
+    live: Lease<A>,
     /// What the step at hand brings, as [`StepShape`] says.
     inputs: CudaSlice<u32>,
     sampler: Sampler,
@@ -56,11 +56,11 @@ struct Graphs {
     by_arena: Vec<Vec<Graph>>,
 }
 
-impl CudaRunner {
+impl<A: Float> CudaRunner<A> {
     /// A runner with `live` weights, and graphs for these and for those in `others`.
     pub(super) fn new(
-        (network, kv_cache): (Network, KvCache),
-        (live, others): (Lease, &Arenas),
+        (network, kv_cache): (Network<A>, KvCache<A>),
+        (live, others): (Lease<A>, &Arenas<A>),
     ) -> model::error::Result<Self> {
         let device = network.device().clone();
         let room = network.room();
@@ -103,7 +103,7 @@ impl CudaRunner {
     }
 
     /// Records the graphs of all arenas. What they compute meanwhile is of padding alone.
-    fn record(&mut self, others: &Arenas) -> model::error::Result<()> {
+    fn record(&mut self, others: &Arenas<A>) -> model::error::Result<()> {
         let standby = others.take();
         self.graphs
             .by_arena
@@ -221,7 +221,7 @@ impl Graphs {
     }
 }
 
-impl Runner for CudaRunner {
+impl<A: Float> Runner for CudaRunner<A> {
     fn max_steps_in_flight(&self) -> usize {
         MAX_STEPS_IN_FLIGHT
     }
@@ -242,7 +242,7 @@ impl Runner for CudaRunner {
     }
 
     fn install(&mut self, weights: StagedWeights) {
-        let staged = weights.0.downcast::<Staged>();
+        let staged = weights.0.downcast::<Staged<A>>();
         match *staged.expect("the loader that made the backend stages these") {
             Staged::Arena(lease) => self.live = *lease,
             Staged::Host(weights) => {
@@ -253,7 +253,7 @@ impl Runner for CudaRunner {
     }
 }
 
-impl Drop for CudaRunner {
+impl<A: Float> Drop for CudaRunner<A> {
     /// Steps may be under way that copy to and from this host's memory.
     fn drop(&mut self) {
         if let Err(error) = self.device.synchronize() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use cuda::{
-    CudaSlice, CudaView, Device, LogitEdit, MAX_CANDIDATES, Pinned, Result, RowPurpose,
+    CudaSlice, CudaView, Device, Float, LogitEdit, MAX_CANDIDATES, Pinned, Result, RowPurpose,
     SampleOutput, SampleRow, SampledRows, sample,
 };
 use model::gpu::{Arena, Network};
@@ -75,9 +75,9 @@ impl Sampler {
     }
 
     /// Logits of the step's rows and a token for each, a piece of rows after another.
-    pub(super) fn draw(
+    pub(super) fn draw<A: Float>(
         &mut self,
-        (network, arena): (&mut Network, &Arena),
+        (network, arena): (&mut Network<A>, &Arena<A>),
         num_rows: usize,
         num_edits: usize,
     ) -> model::error::Result<()> {

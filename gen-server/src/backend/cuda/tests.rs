@@ -155,6 +155,33 @@ fn greedy_answers_are_what_the_cpu_says() {
     }
 }
 
+/// In f32 the tokens are the CPU's own, with draws as well as greedy; for prompts alone and all at once.
+#[test]
+fn answers_in_f32_are_the_cpus() {
+    let Some((_dir, path)) = model() else { return };
+    let start = |mut config: ServerConfig| {
+        config.precision = Precision::Float(Dtype::F32);
+        start_backend(load(&config).unwrap())
+    };
+    let (cpu, gpu) = (start(on_cpu(&path)), start(on_gpu(&path)));
+    let drawing = Sampling {
+        temperature: 1.0,
+        top_p: 0.9,
+        seed: 11,
+        ..Sampling::GREEDY
+    };
+    for sampling in [Sampling::GREEDY, drawing] {
+        let expected = answers(&cpu, &sampling, 20);
+        for (expected, found) in expected.iter().zip(answers(&gpu, &sampling, 20)) {
+            assert_eq!(expected.tokens, found.tokens);
+            for (cpu, gpu) in expected.logprobs.iter().zip(&found.logprobs) {
+                let difference = (cpu.logprob - gpu.logprob).abs();
+                assert!(difference < 1e-5, "{cpu:?} {gpu:?}");
+            }
+        }
+    }
+}
+
 /// Each token of a greedy answer is the CPU's best or as good as that, and its log probability is the CPU's.
 fn assert_agree(answer: &Answer, judged: &[TokenLogprobs], tolerance: f32) {
     assert_eq!(answer.logprobs.len(), judged.len());
@@ -281,9 +308,11 @@ fn swapped_weights_answer_as_if_started_with_them() {
     let other = dir.path().join("epoch_2");
     write_model(&other, int8_config(), 2);
     let bf16 = Precision::Float(Dtype::Bf16);
+    let f32 = Precision::Float(Dtype::F32);
     let int8 = Precision::Quantized(Quantization::Int8);
     for (precision, arenas, kv) in [
         (bf16, WeightArenas::One, KvCacheDtype::Fp8),
+        (f32, WeightArenas::Two, KvCacheDtype::Auto),
         (int8, WeightArenas::Two, KvCacheDtype::Bf16),
     ] {
         let configured = |path: &Path| {

@@ -10,11 +10,11 @@ use crate::config::LlamaConfig;
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub(super) element: WeightElement,
-    /// Always bf16: rows of it are looked up.
+    /// Never int8: rows of it are looked up.
     pub(super) embed: Range<usize>,
     pub(super) layers: Vec<LayerLayout>,
     pub(super) norm: Range<usize>,
-    /// The embedding where tied, in bf16; a copy of it in int8.
+    /// Where tied the embedding, or a copy of it in int8.
     pub(super) head: Place,
     pub(super) len: Len,
 }
@@ -33,14 +33,14 @@ pub(super) struct LayerLayout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) values: Range<usize>,
-    /// One for each row; none in bf16.
+    /// Of int8, one for each row.
     pub(super) scales: Range<usize>,
 }
 
 /// How many there are of everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Len {
-    pub(super) bf16s: usize,
+    pub(super) floats: usize,
     pub(super) int8s: usize,
     pub(super) scales: usize,
     pub(super) norms: usize,
@@ -51,7 +51,7 @@ impl Layout {
         let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
         let (query, kv) = (config.query_size(), config.kv_size());
         let mut len = Len::default();
-        let embed = take(&mut len.bf16s, config.vocab_size * hidden);
+        let embed = take(&mut len.floats, config.vocab_size * hidden);
         let layers = (0..config.num_hidden_layers)
             .map(|_| LayerLayout {
                 input_norm: take(&mut len.norms, hidden),
@@ -63,7 +63,7 @@ impl Layout {
             })
             .collect();
         let norm = take(&mut len.norms, hidden);
-        let head = if config.tie_word_embeddings && element == WeightElement::Bf16 {
+        let head = if config.tie_word_embeddings && element == WeightElement::Float {
             Place {
                 values: embed.clone(),
                 scales: 0..0,
@@ -83,7 +83,7 @@ impl Layout {
 
     /// Whether the head is the embedding itself.
     pub(super) fn shares_embedding(&self) -> bool {
-        self.element == WeightElement::Bf16 && self.head.values == self.embed
+        self.element == WeightElement::Float && self.head.values == self.embed
     }
 }
 
@@ -91,8 +91,8 @@ impl Len {
     /// The next matrix.
     fn place(&mut self, element: WeightElement, (rows, width): (usize, usize)) -> Place {
         match element {
-            WeightElement::Bf16 => Place {
-                values: take(&mut self.bf16s, rows * width),
+            WeightElement::Float => Place {
+                values: take(&mut self.floats, rows * width),
                 scales: 0..0,
             },
             WeightElement::Int8 => Place {
@@ -102,8 +102,9 @@ impl Len {
         }
     }
 
-    pub(super) fn num_bytes(&self) -> usize {
-        2 * self.bf16s + self.int8s + 4 * (self.scales + self.norms)
+    /// Where floats have `float_size` bytes.
+    pub(super) fn num_bytes(&self, float_size: usize) -> usize {
+        float_size * self.floats + self.int8s + 4 * (self.scales + self.norms)
     }
 }
 

@@ -1,8 +1,8 @@
-//! A checkpoint folder's weights on their way into an arena: rounded to bf16, or to 8 bits.
+//! A checkpoint folder's weights on their way into an arena: rounded to bf16 or to 8 bits, or as they are.
 
 use std::path::Path;
 
-use half::bf16;
+use cuda::Float;
 use rayon::prelude::*;
 
 use super::WeightElement;
@@ -19,33 +19,33 @@ const CHUNK: usize = 1 << 16;
 const MOST: f32 = 127.0;
 
 /// A tensor as it lies in an arena, and where.
-pub(super) enum Part<'a> {
+pub(super) enum Part<'a, A> {
     Norm(usize, &'a [f32]),
-    Bf16(usize, &'a [bf16]),
+    Float(usize, &'a [A]),
     /// Values and the scale of each row, each with its place.
     Int8((usize, &'a [i8]), (usize, &'a [f32])),
 }
 
 /// Memory for one tensor.
 #[derive(Default)]
-struct Rounded {
-    bf16s: Vec<bf16>,
+struct Rounded<A> {
+    floats: Vec<A>,
     int8s: Vec<i8>,
     scales: Vec<f32>,
 }
 
 /// Hands a checkpoint folder's tensors out in the order of an arena, and returns their digest. A tied head
 /// that is a copy comes with the embedding.
-pub(super) fn read(
+pub(super) fn read<A: Float>(
     dir: &Path,
     config: &LlamaConfig,
     (element, head): (WeightElement, &Place),
-    mut take: impl FnMut(Part<'_>) -> Result<()>,
+    mut take: impl FnMut(Part<'_, A>) -> Result<()>,
 ) -> Result<String> {
     config.check(Path::new("config"))?;
     let mut reader = TensorReader::open(dir, config)?;
     let mut at = Len::default();
-    let mut rounded = Rounded::default();
+    let mut rounded = Rounded::<A>::default();
     for tensor in reader.by_ref() {
         let (spec, values) = tensor?;
         let is_embedding = spec.name == EMBED;
@@ -55,9 +55,9 @@ pub(super) fn read(
             continue;
         }
         let width = spec.shape[1];
-        if element == WeightElement::Bf16 || is_embedding {
-            take(Part::Bf16(at.bf16s, rounded.round(&values)))?;
-            at.bf16s += values.len();
+        if element == WeightElement::Float || is_embedding {
+            take(Part::Float(at.floats, rounded.round(&values)))?;
+            at.floats += values.len();
         }
         if element == WeightElement::Int8 && (!is_embedding || config.tie_word_embeddings) {
             let (int8s, scales) = rounded.quantize(&values, width);
@@ -74,16 +74,16 @@ pub(super) fn read(
     Ok(reader.digest())
 }
 
-impl Rounded {
-    fn round(&mut self, values: &[f32]) -> &[bf16] {
-        self.bf16s.resize(values.len(), bf16::ZERO);
-        let to = self.bf16s.par_chunks_mut(CHUNK);
+impl<A: Float> Rounded<A> {
+    fn round(&mut self, values: &[f32]) -> &[A] {
+        self.floats.resize(values.len(), A::default());
+        let to = self.floats.par_chunks_mut(CHUNK);
         to.zip(values.par_chunks(CHUNK)).for_each(|(to, values)| {
             for (to, value) in to.iter_mut().zip(values) {
-                *to = bf16::from_f32(*value);
+                *to = A::of(*value);
             }
         });
-        &self.bf16s
+        &self.floats
     }
 
     /// Values, and a scale for each row of `width`.

@@ -2,6 +2,7 @@
 
 use cuda::Device;
 use cuda_emulator::Provided;
+use half::bf16;
 
 use super::*;
 
@@ -27,7 +28,7 @@ fn the_host_quantizes_as_the_gpu_does() {
     assert!(rows * width > CHUNK);
 
     let wide: Vec<f32> = w.iter().map(|w| w.to_f32()).collect();
-    let mut rounded = Rounded::default();
+    let mut rounded = Rounded::<bf16>::default();
     let (values, scales) = rounded.quantize(&wide, width);
 
     let w = device.upload(&w).unwrap();
