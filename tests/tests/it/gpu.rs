@@ -4,11 +4,13 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use client::report::results::Results;
+use rustix::process::Signal;
 
 use crate::{
     loops::{assert_accounted, attempts, read_json},
-    process::{Call, star, trainer},
+    process::{Call, Running, free_port, star, trainer},
     server::{TestServer, server_of},
+    training::{num_steps, step_lines},
     world::{BaseModel, write_questions},
 };
 
@@ -102,6 +104,59 @@ fn the_trainer_swaps_its_weights_into_the_server() {
         equal.count() * 10 >= expected.len() * 9,
         "{swapped:?} {expected:?}"
     );
+}
+
+/// Two processes with a GPU each (here the first for both) train as one. A signal to one of them stops both
+/// after the same step, and the same command goes on: the weights of two that nobody stopped, and steps
+/// that are those of one process but for the order of sums.
+#[test]
+fn two_ranks_on_gpus_are_one_run() {
+    let Some(gpu) = gpu() else { return };
+    let base = BaseModel::for_gpu();
+    let dir = tempfile::tempdir().unwrap();
+    let train = dir.path().join("train.jsonl");
+    write_questions(&train, 0..24);
+    let out = |name: &str| dir.path().join(name);
+    let sft = |name: &str| {
+        let call = trainer(["sft", "--progress", "json", "--epochs", "1", "--gpu", "0"])
+            .with("--batch-size", "4")
+            .with("--max-tokens-per-micro-batch", "64")
+            .with("--lr", "0.001")
+            .with("--model", base.path())
+            .with("--train", &train)
+            .with("--out", out(name));
+        on(gpu, call)
+    };
+    let both = |name: &str| {
+        let port = free_port();
+        [0, 1].map(|rank| sft(name).with_rank(rank, port).start())
+    };
+    let assert_ended = |ranks: [Running; 2], code: i32| {
+        for ended in ranks.map(Running::end) {
+            assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        }
+    };
+    sft("one").succeed();
+    assert_ended(both("two"), 0);
+    let [mut first, second] = both("parts");
+    first.wait_until("a step", |running| num_steps(running) >= 1);
+    second.signal(Signal::USR1);
+    assert_ended([first, second], 75);
+    assert!(step_lines(&out("parts")).len() < step_lines(&out("two")).len());
+    assert_ended(both("parts"), 0);
+
+    let weights = |name: &str| fs::read(out(name).join("epoch_1/model.safetensors")).unwrap();
+    assert!(weights("parts") == weights("two"));
+    let [one, two, second] = ["one", "two", "two/ranks/1"].map(|name| step_lines(&out(name)));
+    assert_eq!(two, second);
+    assert_eq!(two, step_lines(&out("parts")));
+    assert_eq!(one.len(), two.len());
+    for (one, two) in one.iter().zip(&two) {
+        // More than one micro-batch: each rank had something to do.
+        assert!(one["tokens"].as_u64() > Some(64), "{one}");
+        let [one, two] = [one, two].map(|step| step["loss"].as_f64().unwrap());
+        assert!((two / one - 1.0).abs() < 1e-4, "{one} {two}");
+    }
 }
 
 /// A trained model says on the GPU in f32 what it says on the CPU; in bf16, too, but where two tokens are almost

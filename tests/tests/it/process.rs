@@ -117,6 +117,12 @@ pub(crate) fn kill_again_and_again(
     }
 }
 
+/// Free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
 impl Call {
     fn new<const N: usize>(program: &str, words: [&str; N]) -> Self {
         let mut command = Command::new(program);
@@ -146,6 +152,15 @@ impl Call {
     pub(crate) fn with_env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.command.env(name, value.into());
         self
+    }
+
+    /// One of two ranks, told so as torchrun does it.
+    pub(crate) fn with_rank(self, rank: usize, port: u16) -> Self {
+        self.with_env("RANK", rank.to_string())
+            .with_env("LOCAL_RANK", rank.to_string())
+            .with_env("WORLD_SIZE", "2")
+            .with_env("MASTER_ADDR", "127.0.0.1")
+            .with_env("MASTER_PORT", port.to_string())
     }
 
     /// An argument without a flag.
@@ -264,8 +279,12 @@ impl Running {
 
     /// A signal, then its end.
     pub(crate) fn end_by(self, signal: Signal) -> Ended {
-        kill_process(Pid::from_child(&self.child), signal).expect("the child is ours");
+        self.signal(signal);
         self.end()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the child is ours");
     }
 
     /// Waits for its end.

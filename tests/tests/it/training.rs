@@ -14,7 +14,7 @@ use trainer::{best::Best, metrics::StepMetrics, progress::Event};
 
 use crate::{
     loops::{events, read_json},
-    process::{Call, Running, star, trainer},
+    process::{Call, Running, free_port, star, trainer},
     server::{TestServer, server_of},
     world::{BaseModel, write_questions, write_random_model},
 };
@@ -79,7 +79,7 @@ impl Scene {
 }
 
 /// `metrics.jsonl` without what the clock decides.
-fn step_lines(out: &Path) -> Vec<Value> {
+pub(crate) fn step_lines(out: &Path) -> Vec<Value> {
     let text = fs::read_to_string(out.join("metrics.jsonl")).expect("a run's log");
     let lines = text.lines().map(|line| {
         let mut step: Value = serde_json::from_str(line).expect("a whole line");
@@ -91,7 +91,7 @@ fn step_lines(out: &Path) -> Vec<Value> {
     lines.collect()
 }
 
-fn num_steps(running: &Running) -> usize {
+pub(crate) fn num_steps(running: &Running) -> usize {
     running.stdout().matches(r#""event":"step""#).count()
 }
 
@@ -300,11 +300,7 @@ fn two_ranks_are_one_run() {
         scene
             .fine_tune("ranks")
             .with("--group-time-limit-s", limit)
-            .with_env("RANK", rank.to_string())
-            .with_env("LOCAL_RANK", rank.to_string())
-            .with_env("WORLD_SIZE", "2")
-            .with_env("MASTER_ADDR", "127.0.0.1")
-            .with_env("MASTER_PORT", port.to_string())
+            .with_rank(rank, port)
             .start()
     };
     let port = free_port();
@@ -322,12 +318,6 @@ fn two_ranks_are_one_run() {
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
     scene.assert_undisturbed("ranks");
-}
-
-/// Free a moment ago; the trainer meets one above it.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// What `trainer plan` says before a weight is read is within a tenth of what the run then takes.

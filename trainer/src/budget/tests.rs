@@ -36,6 +36,23 @@ pub(crate) fn lora(targets: &[LoraTarget], base: BaseFormat) -> Method {
     })
 }
 
+/// Ranks share the lanes of a small model, and with them the gradients that they hold; all else each has
+/// whole.
+#[test]
+fn ranks_share_lanes() {
+    let config = tiny_config(Head::Tied);
+    let of = |num_ranks: usize| {
+        let shape = Shape {
+            num_ranks,
+            ..shape(&config, &Method::Full)
+        };
+        Budget::new(&shape, Largest::default(), Largest::default())
+    };
+    let (one, two) = (of(1), of(2));
+    assert_eq!(one.gradients, 2 * two.gradients);
+    assert_eq!((one.weights, one.moments), (two.weights, two.moments));
+}
+
 /// The paper's numbers for the 3B shape: parameters to the last one, states to the byte.
 #[test]
 fn states_of_the_3b_shape() {
