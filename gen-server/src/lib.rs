@@ -33,8 +33,9 @@ mod config;
 mod error;
 
 pub use config::{
-    Args, AuthToken, ConfigError, Device, Dtype, GpuConfig, KvCacheDtype, KvCacheSize, LogFormat,
-    Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig, WeightArenas,
+    Args, AuthToken, CascadeAttention, ConfigError, Device, Dtype, GpuConfig, KvCacheDtype,
+    KvCacheSize, LogFormat, Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig,
+    WeightArenas,
 };
 pub use doctor::{Check, DoctorArgs, examine};
 pub use error::ServerError;

@@ -193,6 +193,7 @@ impl<A: Float> Both<A> {
             rows: &batch.logits_rows,
             carried: &[],
             tiles: &tiles,
+            prefixes: None,
         };
         let gpu = network.logits_of(arena, cache, &step).unwrap();
         let [exact, rounded] = self.cpu.each_mut().map(|(llama, kv)| {
@@ -346,6 +347,7 @@ fn few_wanted_rows_are_those_of_all() {
                 rows,
                 carried: &[],
                 tiles: &tiles,
+                prefixes: None,
             };
             network.logits_of(&arena, &mut cache, &step).unwrap()
         };

@@ -4,6 +4,7 @@ mod arenas;
 mod buckets;
 mod loader;
 mod order;
+mod prefixes;
 mod runner;
 mod sampling;
 
@@ -25,6 +26,7 @@ use model::{
 use self::{
     arenas::Arenas,
     loader::{CudaLoader, Prober, Staging},
+    prefixes::Sharing,
     runner::CudaRunner,
 };
 use super::{
@@ -34,7 +36,8 @@ use super::{
 };
 use crate::{
     config::{
-        Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig, WeightArenas,
+        CascadeAttention, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig,
+        WeightArenas,
     },
     engine::scheduler::Limits,
     error::ServerError,
@@ -87,7 +90,8 @@ fn load_as<A: Float>(config: &ServerConfig) -> Result<Backend, ServerError> {
         element: kv_element(config),
     };
     let kv_cache = KvCache::new(&device, &folder.config, shape)?;
-    let runner = CudaRunner::new((network, kv_cache), (live, &arenas))?;
+    let sharing = sharing::<A>(config);
+    let runner = CudaRunner::new((network, kv_cache), (live, &arenas), sharing)?;
     let staging = match config.gpu.weight_arenas {
         WeightArenas::Two => Staging::Arenas {
             prober: Box::new(Mutex::new(Prober::new(&device, &folder.config, element)?)),
@@ -130,6 +134,15 @@ fn kv_element(config: &ServerConfig) -> KvElement {
         // `config` was checked: bf16 is not asked for beside f32.
         KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Float,
         KvCacheDtype::Fp8 => KvElement::E4m3,
+    }
+}
+
+fn sharing<A: Float>(config: &ServerConfig) -> Option<Sharing> {
+    let block_size = config.block_size as usize;
+    match config.gpu.cascade_attention {
+        CascadeAttention::Auto if A::SHARES_PREFIXES => Some(Sharing::auto(block_size)),
+        CascadeAttention::Always if A::SHARES_PREFIXES => Some(Sharing::always(block_size)),
+        _ => None,
     }
 }
 

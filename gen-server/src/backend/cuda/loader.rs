@@ -149,6 +149,7 @@ impl<A: Float> Prober<A> {
                 rows: &[0],
                 carried: &[],
                 tiles: &[],
+                prefixes: None,
             };
             let logits = self
                 .network

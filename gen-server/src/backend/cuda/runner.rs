@@ -12,6 +12,7 @@ use super::{
     buckets::{GRAPH_TABLE_LEN, bucket_for, buckets, padded},
     loader::Staged,
     order::Ordered,
+    prefixes::Sharing,
     sampling::{Drawing, MAX_GRAPH_EDITS, Sampler, word_of},
 };
 use crate::engine::{
@@ -38,6 +39,8 @@ pub(super) struct CudaRunner<A: Float> {
     next_stage: usize,
     under_way: VecDeque<usize>,
     ordered: Ordered,
+    /// Whether what sequences have in common is read once.
+    sharing: Option<Sharing>,
 }
 
 /// Host memory of one step, and the end of its last copy.
@@ -48,12 +51,21 @@ struct Stage {
     done: Option<Mark>,
 }
 
-/// Recorded steps that only decode: for each arena, one for each bucket.
+/// Recorded steps that only decode: for each arena and each way to read keys, one for each bucket.
 #[derive(Debug)]
 struct Graphs {
     buckets: Vec<usize>,
     table_len: usize,
-    by_arena: Vec<Vec<Graph>>,
+    by_arena: Vec<[Vec<Graph>; 2]>,
+}
+
+/// How sequences that decode read their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Each by itself.
+    Own,
+    /// Those of a common prefix once for all.
+    Shared,
 }
 
 impl<A: Float> CudaRunner<A> {
@@ -61,6 +73,7 @@ impl<A: Float> CudaRunner<A> {
     pub(super) fn new(
         (network, kv_cache): (Network<A>, KvCache<A>),
         (live, others): (Lease<A>, &Arenas<A>),
+        sharing: Option<Sharing>,
     ) -> model::error::Result<Self> {
         let device = network.device().clone();
         let room = network.room();
@@ -73,6 +86,7 @@ impl<A: Float> CudaRunner<A> {
             table_len,
             // Each has 64 rows, and a token at most 16: see `cuda::prefill_work`.
             num_tiles: room.num_tokens.div_ceil(4) + room.num_sequences,
+            num_prefix_tiles: most_prefix_tiles(room.num_sequences),
         };
         let stage = || {
             Ok::<_, cuda::Error>(Stage {
@@ -93,6 +107,7 @@ impl<A: Float> CudaRunner<A> {
             next_stage: 0,
             under_way: VecDeque::with_capacity(MAX_STEPS_IN_FLIGHT),
             ordered: Ordered::default(),
+            sharing,
             device,
             network,
             kv_cache,
@@ -107,7 +122,7 @@ impl<A: Float> CudaRunner<A> {
         let standby = others.take();
         self.graphs
             .by_arena
-            .resize_with(others.num_arenas(), Vec::new);
+            .resize_with(others.num_arenas(), <[Vec<Graph>; 2]>::default);
         self.record_live()?;
         let Some(standby) = standby else {
             return Ok(());
@@ -119,24 +134,32 @@ impl<A: Float> CudaRunner<A> {
     }
 
     fn record_live(&mut self) -> model::error::Result<()> {
-        let mut graphs = Vec::with_capacity(self.graphs.buckets.len());
-        for index in 0..self.graphs.buckets.len() {
-            let shape = self.graphs.shape(index);
-            // The first launch loads kernels and chooses products, which a recording must not.
-            let nothing = Step::default();
-            let stage = &mut self.stages[0];
-            nothing.fill(shape, stage.inputs.as_mut_slice()?);
-            stage.drawing.fill(&StepBatch::default(), shape.num_rows)?;
-            self.device
-                .send(&stage.inputs, shape.len(), &mut self.inputs)?;
-            self.sampler.send(&self.device, &stage.drawing)?;
-            self.compute(shape, 0)?;
-            self.device.synchronize()?;
-            let device = self.device.clone();
-            graphs.push(device.record(|| self.compute(shape, 0))?);
+        let arena = self.live.index();
+        for keys in [Keys::Own, Keys::Shared] {
+            if keys == Keys::Shared && self.sharing.is_none() {
+                continue;
+            }
+            for bucket in 0..self.graphs.buckets.len() {
+                let graph = self.record_step(self.graphs.shape(bucket, keys))?;
+                self.graphs.by_arena[arena][keys as usize].push(graph);
+            }
         }
-        self.graphs.by_arena[self.live.index()] = graphs;
         Ok(())
+    }
+
+    fn record_step(&mut self, shape: StepShape) -> model::error::Result<Graph> {
+        // The first launch loads kernels and chooses products, which a recording must not.
+        let nothing = Step::default();
+        let stage = &mut self.stages[0];
+        nothing.fill(shape, stage.inputs.as_mut_slice()?);
+        stage.drawing.fill(&StepBatch::default(), shape.num_rows)?;
+        self.device
+            .send(&stage.inputs, shape.len(), &mut self.inputs)?;
+        self.sampler.send(&self.device, &stage.drawing)?;
+        self.compute(shape, 0)?;
+        self.device.synchronize()?;
+        let device = self.device.clone();
+        device.record(|| self.compute(shape, 0))
     }
 
     /// Everything between the copies.
@@ -153,11 +176,15 @@ impl<A: Float> CudaRunner<A> {
         let logits_rows = self.network.room().logits_rows;
         let word = |row| word_of(row, logits_rows);
         self.ordered.fill(batch, heads, word);
-        let step = self.ordered.step(batch);
+        let step = self.ordered.step(batch, (heads, self.sharing))?;
+        let keys = match step.prefixes {
+            None => Keys::Own,
+            Some(_) => Keys::Shared,
+        };
         let own = step.shape(step.longest_table());
         let bucket = self.graphs.bucket_of(&step, own);
         let shape = match bucket {
-            Some(bucket) => self.graphs.shape(bucket),
+            Some(bucket) => self.graphs.shape(bucket, keys),
             None => StepShape {
                 num_tokens: padded(own.num_tokens, self.network.room().num_tokens),
                 num_rows: padded(own.num_rows, self.network.room().num_rows),
@@ -173,7 +200,8 @@ impl<A: Float> CudaRunner<A> {
         self.sampler.send(&self.device, &stage.drawing)?;
         match bucket {
             Some(bucket) if num_edits <= MAX_GRAPH_EDITS => {
-                self.graphs.by_arena[self.live.index()][bucket].launch()?;
+                let graphs = &mut self.graphs.by_arena[self.live.index()];
+                graphs[keys as usize][bucket].launch()?;
             }
             _ => self.compute(shape, num_edits)?,
         }
@@ -196,10 +224,19 @@ impl<A: Float> CudaRunner<A> {
     }
 }
 
+/// Whoever shares a prefix shares it with another.
+fn most_prefix_tiles(num_sequences: usize) -> usize {
+    (num_sequences / 2).max(1)
+}
+
 impl Graphs {
     /// What the graphs of a bucket are recorded for.
-    fn shape(&self, bucket: usize) -> StepShape {
+    fn shape(&self, bucket: usize, keys: Keys) -> StepShape {
         let size = self.buckets[bucket];
+        let num_prefix_tiles = match keys {
+            Keys::Own => 0,
+            Keys::Shared => most_prefix_tiles(size),
+        };
         StepShape {
             num_tokens: size,
             num_sequences: size,
@@ -207,6 +244,7 @@ impl Graphs {
             num_rows: size,
             table_len: self.table_len,
             num_tiles: 0,
+            num_prefix_tiles,
         }
     }
 

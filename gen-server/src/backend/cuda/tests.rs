@@ -21,7 +21,10 @@ use crate::{
         load,
         tests::{Answer, answer, request, start_backend},
     },
-    config::{Device, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, WeightArenas},
+    config::{
+        CascadeAttention, Device, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization,
+        WeightArenas,
+    },
     engine::handle::EngineHandle,
     request::{Sampling, Stopping, Task, TokenLogprobs},
 };
@@ -192,6 +195,43 @@ fn assert_agree(answer: &Answer, judged: &[TokenLogprobs], tolerance: f32) {
         assert!(difference < tolerance, "{own:?} {cpu:?}");
         assert_eq!((own.rank, own.candidates.len()), (1, 3), "{own:?}");
     }
+}
+
+/// Prompts with 40 tokens in common, more of them in pairs, beside some that share nothing: their steps, recorded and
+/// mixed with prefills, say what the CPU says, and what comes of reading each for itself.
+#[test]
+fn shared_prefixes_are_read_once_with_the_same_answers() {
+    let Some((_dir, path)) = model() else { return };
+    let judge = start_backend(load(&on_cpu(&path)).unwrap());
+    let start = |cascade| {
+        let mut config = on_gpu(&path);
+        config.kv_cache = KvCacheSize::Blocks(60.try_into().unwrap());
+        config.max_num_seqs = 8;
+        config.gpu.cascade_attention = cascade;
+        start_backend(load(&config).unwrap())
+    };
+    let prompt = |own: u32| -> Vec<u32> {
+        let head = (0..40).map(|at| 6 + at * 7 % 250);
+        let middle = (0..16).map(|at| 20 + at + own / 2);
+        head.chain(middle).chain([100 + own]).collect()
+    };
+    let mut prompts: Vec<Vec<u32>> = (0..9).map(prompt).collect();
+    prompts.extend(self::prompts());
+    let ask = |engine: &EngineHandle| answers_to(engine, &prompts, (&Sampling::GREEDY, 24));
+    let engine = start(CascadeAttention::Always);
+    // The first time prompts are computed side by side; the second finds them in the prefix cache.
+    for _ in 0..2 {
+        let answers = ask(&engine);
+        for (answer, judged) in answers.iter().zip(judged(&judge, &answers, &prompts)) {
+            assert_agree(answer, &judged, TOLERANCE);
+        }
+    }
+    assert!(engine.gauges().load().num_preemptions_total == 0);
+    // So little is not worth it: the steps are those of a server that does not share.
+    assert_eq!(
+        ask(&start(CascadeAttention::Auto)),
+        ask(&start(CascadeAttention::Off))
+    );
 }
 
 /// Errors of weights in int8 are six times those of activations in bf16 (the tests of `model` say why).
