@@ -51,7 +51,7 @@ pub use paged_decode::{
     paged_decode_shared_scratch_len,
 };
 pub use pinned::{Mark, Pinned};
-pub use product::{Output, Sum};
+pub use product::{LinearKernel, Output, Sum};
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::{NormBackward, norm_scratch_len, rms_norm_backward};
 pub use rope_kv::{Cache, CacheElement, Heads, Positions, rope_kv};
