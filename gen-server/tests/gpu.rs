@@ -117,6 +117,19 @@ fn what_a_gpu_cannot_do_is_refused() {
 }
 
 #[test]
+fn parts_are_those_of_a_gpu() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/demo/model");
+    let words = ["speed", "--parts", "--model", model];
+    let output = gen_server(&words).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("gen-server: --parts: expected --device cuda"),
+        "{said}"
+    );
+}
+
+#[test]
 fn steps_are_timed() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/demo/model");
     let words = [
