@@ -21,9 +21,16 @@ impl Ceilings {
         })
     }
 
-    /// Seconds that so many bytes and operations take at least, side by side.
-    pub(crate) fn least_seconds(&self, num_bytes: f64, num_flops: f64) -> f64 {
-        (num_bytes / self.bytes_per_s).max(num_flops / self.flops_per_s)
+    /// Seconds that so many bytes and operations take at least, side by side; and which of the two take
+    /// them: `memory` or `products`.
+    pub(crate) fn least(&self, num_bytes: usize, num_flops: usize) -> (f64, &'static str) {
+        let by_memory = num_bytes as f64 / self.bytes_per_s;
+        let by_products = num_flops as f64 / self.flops_per_s;
+        if by_memory >= by_products {
+            (by_memory, "memory")
+        } else {
+            (by_products, "products")
+        }
     }
 }
 

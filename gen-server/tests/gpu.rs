@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use model::random::{RandomModelSpec, preset, random_model};
+
 fn gen_server(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gen-server"));
     command.args(words).env_remove("RUST_LOG");
@@ -114,6 +116,34 @@ fn what_a_gpu_cannot_do_is_refused() {
     ] {
         assert!(said.contains(problem), "{said}");
     }
+}
+
+/// A model is loaded and timed, then its memory is given back and the parts are timed.
+#[test]
+fn a_step_is_taken_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = preset("tiny").unwrap();
+    (config.vocab_size, config.hidden_size) = (304, 64);
+    (config.intermediate_size, config.num_hidden_layers) = (96, 2);
+    (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
+    (config.head_dim, config.max_position_embeddings) = (64, 128);
+    let spec = RandomModelSpec {
+        config,
+        seed: 1,
+        tokenizer_from: None,
+    };
+    random_model(&spec, dir.path()).unwrap();
+    let model = dir.path().to_str().unwrap();
+    let mut words = vec!["speed", "--parts", "--model", model, "--device", "cuda"];
+    words.extend(["--phases", "2x20,p16,p9999", "--max-num-seqs", "4"]);
+    let Some(output) = on_gpu(&words) else {
+        return;
+    };
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("left out: p9999: "), "{said}");
+    let is_last = |line: &&str| line.starts_with("measured step");
+    assert_eq!(said.lines().filter(is_last).count(), 2, "{said}");
 }
 
 #[test]

@@ -6,9 +6,9 @@
 //! kernels of a graph is in its time. The graph is launched for 5 ms, five times; the median counts.
 //!
 //! What a step finds in memory and not in the L2 cache (50 MB on an H100) are weights, keys and values: each layer
-//! has its own. So a part has several copies of them (see [`operands`]), which its runs take in turn. Activations
-//! are in one place, since a step, too, has just written what it reads: a part that moves little else can be
-//! faster than memory allows.
+//! has its own. So a part has several copies of them (see [`operands`]), which its runs take in turn. Activations,
+//! and the keys and values that attention over a prompt reads, are in one place, since a step, too, has just
+//! written them: a part that moves little else can be faster than memory allows.
 
 mod attention;
 mod operands;
@@ -138,17 +138,21 @@ impl PartsBench {
         let kernels = std::mem::take(&mut part.kernels);
         let mut trial: Option<Trial> = None;
         for (index, kernel) in kernels.iter().enumerate() {
-            let us = 1e6 * seconds(device, &mut part, Some(kernel))?;
+            let us = match seconds(device, &mut part, Some(kernel)) {
+                Ok(seconds) => 1e6 * seconds,
+                // Suggested, and not able to.
+                Err(cuda::Error::Blas { .. }) => continue,
+                Err(error) => return Err(error),
+            };
             if trial.is_none_or(|best| us < best.us) {
                 trial = Some(Trial {
                     us,
                     number: index + 1,
-                    num_tried: kernels.len(),
+                    num_suggested: kernels.len(),
                 });
             }
         }
-        let (bytes, flops) = (part.num_bytes as f64, part.num_flops as f64);
-        let least = self.ceilings.least_seconds(bytes, flops);
+        let (least, bound) = self.ceilings.least(part.num_bytes, part.num_flops);
         Ok(MeasuredPart {
             name: part.name,
             rows: part.rows,
@@ -157,6 +161,7 @@ impl PartsBench {
             num_bytes: part.num_bytes,
             num_flops: part.num_flops,
             least_us: 1e6 * least,
+            bound,
             trial,
         })
     }

@@ -12,6 +12,7 @@ use super::{
     operands::{Operands, num_copies},
     step::StepSize,
 };
+use crate::ceilings::random;
 
 /// The layout of a step's sequences, as the runner and [`super::super::Bench`] make it.
 struct Sequences {
@@ -94,22 +95,27 @@ pub(super) fn parts(operands: &Operands, size: &StepSize) -> cuda::Result<[Part;
 fn cached<E: CacheElement>(
     operands: &Operands,
     size: &StepSize,
-    random: impl Fn(&Operands, usize) -> cuda::Result<CudaSlice<E>>,
+    values: impl Fn(&Operands, usize) -> cuda::Result<CudaSlice<E>>,
 ) -> cuda::Result<[Part; 2]> {
-    let copies = || {
-        let len = Sequences::new(operands, size)?.num_slots * operands.model.kv_size();
-        let count = num_copies(&operands.device, 2 * len * size_of::<E>());
+    let len = Sequences::new(operands, size)?.num_slots * operands.model.kv_size();
+    let many = num_copies(&operands.device, 2 * len * size_of::<E>());
+    let copies = |count: usize| {
         let copy = |_| {
             Ok(KvCopy {
-                keys: random(operands, len)?,
-                values: random(operands, len)?,
+                keys: values(operands, len)?,
+                values: values(operands, len)?,
             })
         };
         (0..count).map(copy).collect::<cuda::Result<Vec<_>>>()
     };
+    // The keys of a prompt were written just before.
+    let seen = match size.phase {
+        Phase::Decode { .. } => many,
+        Phase::Prefill { .. } => 1,
+    };
     Ok([
-        rope_kv(operands, size, copies()?)?,
-        attention(operands, size, copies()?)?,
+        rope_kv(operands, size, copies(many)?)?,
+        attention(operands, size, copies(seen)?)?,
     ])
 }
 
@@ -136,8 +142,11 @@ fn rope_kv<E: CacheElement>(
     let (device, heads) = (operands.device.clone(), heads(operands));
     let sequences = Sequences::new(operands, size)?;
     let mut qkv = operands.bf16s(num_tokens * width(operands))?;
-    let cosines = operands.f32s(sequences.max_context * dim / 2)?;
-    let sines = operands.f32s(sequences.max_context * dim / 2)?;
+    // Angles, so that values turned again and again do not grow.
+    let angles = random(sequences.max_context * dim / 2);
+    let part = |of: fn(f32) -> f32| angles.iter().map(|it| of(it.to_f32())).collect::<Vec<_>>();
+    let cosines = device.upload(&part(f32::cos))?;
+    let sines = device.upload(&part(f32::sin))?;
     // Queries to and fro, keys and values there, their place, an angle's cosines and sines.
     let bytes_of_token = 2 * (2 * query + 2 * kv) + 2 * kv * size_of::<E>() + 8 + 4 * dim;
     Ok(Part {
@@ -177,7 +186,7 @@ fn attention<E: CacheElement>(
     let (device, stride, heads) = (operands.device.clone(), width(operands), heads(operands));
     let sequences = Sequences::new(operands, size)?;
     let query = operands.bf16s(num_tokens * stride)?;
-    let mut out = device.zeros(num_tokens * model.query_size())?;
+    let mut out: CudaSlice<bf16> = device.zeros(num_tokens * model.query_size())?;
     let scratch_len = paged_decode_scratch_len(&device, num_tokens, num_tokens, heads)?;
     let mut scratch = device.zeros(scratch_len)?;
     let tiles = match size.phase {

@@ -25,6 +25,8 @@ pub(super) struct MeasuredPart {
     pub num_bytes: usize,
     pub num_flops: usize,
     pub least_us: f64,
+    /// Which of the two takes longer: `memory` or `products`.
+    pub bound: &'static str,
     /// Of a product.
     pub trial: Option<Trial>,
 }
@@ -35,7 +37,7 @@ pub(super) struct Trial {
     pub us: f64,
     /// From 1, which is the one that steps take.
     pub number: usize,
-    pub num_tried: usize,
+    pub num_suggested: usize,
 }
 
 impl StepParts {
@@ -74,18 +76,19 @@ impl MeasuredPart {
             num_bytes,
             num_flops,
             least_us,
+            bound,
             trial,
         } = self;
         let trial = trial.map_or_else(String::new, |trial| {
             let Trial {
                 us,
                 number,
-                num_tried,
+                num_suggested,
             } = trial;
-            format!(r#","best_us":{us:.3},"best":{number},"tried":{num_tried}"#)
+            format!(r#","best_us":{us:.3},"best":{number},"suggested":{num_suggested}"#)
         });
         format!(
-            r#"{{"what":"part","phase":"{phase}","part":"{name}","rows":{rows},"us":{us:.3},"count":{count},"bytes":{num_bytes},"flops":{num_flops},"least_us":{least_us:.3}{trial}}}"#
+            r#"{{"what":"part","phase":"{phase}","part":"{name}","rows":{rows},"us":{us:.3},"count":{count},"bytes":{num_bytes},"flops":{num_flops},"least_us":{least_us:.3},"bound":"{bound}"{trial}}}"#
         )
     }
 }
@@ -103,28 +106,29 @@ impl fmt::Display for StepParts {
         )?;
         writeln!(
             out,
-            "{:<17}{:>6}{:>11}{:>7}{:>12}{:>12}{:>9}  best of cublasLt",
-            "part", "rows", "us", "times", "together", "least", "reached"
+            "{:<17}{:>6}{:>11}{:>7}{:>12}{:>12}{:>9}  {:<9}best of cublasLt",
+            "part", "rows", "us", "times", "together", "least", "reached", "bound by"
         )?;
         for part in &self.parts {
             let count = part.count as f64;
             write!(
                 out,
-                "{:<17}{:>6}{:>11.2}{:>7}{:>12.1}{:>12.1}{:>7.0} %",
+                "{:<17}{:>6}{:>11.2}{:>7}{:>12.1}{:>12.1}{:>7.0} %  {:<9}",
                 part.name,
                 part.rows,
                 part.us,
                 part.count,
                 count * part.us,
                 count * part.least_us,
-                percent(part.least_us, part.us)
+                percent(part.least_us, part.us),
+                part.bound
             )?;
             match part.trial {
                 Some(Trial {
                     us,
                     number,
-                    num_tried,
-                }) => writeln!(out, "  {us:.2} us, number {number} of {num_tried}")?,
+                    num_suggested,
+                }) => writeln!(out, "{us:.2} us, number {number} of {num_suggested}")?,
                 None => writeln!(out)?,
             }
         }

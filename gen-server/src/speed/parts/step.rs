@@ -184,7 +184,7 @@ fn embedding(operands: &Operands, num_tokens: usize) -> cuda::Result<Part> {
         .map(|token| (token * vocabulary / num_tokens) as u32)
         .collect();
     let ids = device.upload(&ids)?;
-    let mut x = device.zeros(num_tokens * width)?;
+    let mut x: CudaSlice<f32> = device.zeros(num_tokens * width)?;
     let num_bytes = num_tokens * (6 * width + 4);
     Ok(small("embedding", (num_tokens, 1), num_bytes, move || {
         let (table, ids) = (table.as_view(), ids.as_view());
@@ -206,7 +206,7 @@ fn rms_norm(operands: &Operands, (rows, count): (usize, usize)) -> cuda::Result<
 fn swiglu(operands: &Operands, (rows, count): (usize, usize)) -> cuda::Result<Part> {
     let (device, width) = (operands.device.clone(), operands.model.intermediate_size);
     let gate_up = operands.bf16s(rows * 2 * width)?;
-    let mut y = device.zeros(rows * width)?;
+    let mut y: CudaSlice<bf16> = device.zeros(rows * width)?;
     let num_bytes = 6 * rows * width;
     Ok(small("swiglu", (rows, count), num_bytes, move || {
         cuda::swiglu(&device, &gate_up.as_view(), &mut y.as_view_mut(), width)

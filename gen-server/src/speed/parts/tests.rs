@@ -153,10 +153,12 @@ fn parts_are_timed() {
                 let by_products = 1e6 * part.num_flops as f64 / step.ceilings.flops_per_s;
                 let difference = part.least_us - by_memory.max(by_products);
                 assert!(difference.abs() < 1e-6 * part.least_us, "{shown:?}");
+                let is_by_memory = by_memory >= by_products;
+                assert_eq!(part.bound == "memory", is_by_memory, "{shown:?}");
                 let is_tried = quantize.is_none() && PRODUCTS.contains(&part.name);
                 assert_eq!(part.trial.is_some(), is_tried, "{shown:?}");
                 if let Some(trial) = part.trial {
-                    assert!(trial.us > 0.0 && trial.number <= trial.num_tried);
+                    assert!(trial.us > 0.0 && trial.number <= trial.num_suggested);
                 }
             }
             assert!(step.best_us() <= step.sum(|part| part.us));
