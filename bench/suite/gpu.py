@@ -26,6 +26,7 @@ PARTS = {
     "kernels": (gpu_parts.kernels, 60),
     "ceilings": (gpu_parts.ceilings, 40),
     "decode": (gpu_parts.decode, 90),
+    "parts": (gpu_parts.parts, 60),
     "prefill": (gpu_parts.prefill, 60),
     "grpc": (gpu_serving.grpc, 150),
     "swap": (gpu_serving.swap, 75),

@@ -95,7 +95,15 @@ def prefill(run):
         phases(run, [phase for phase in run.shape.phases.split(",") if phase.startswith("p")])
 
 
-def phases(run, wanted):
+def parts(run):
+    """Where the time of a step goes: each of its kernels alone."""
+    if run.args.device == "cpu":
+        run.record(what="skipped", why="a CPU has no such parts")
+        return
+    phases(run, run.shape.parts.split(","), ["--parts"])
+
+
+def phases(run, wanted, more=()):
     """Steps alone: forward pass and sampling, without requests, scheduling and text."""
     model, shape = gpu_serving.checkpoint(run), run.shape
     gpu_serving.stop(run)
@@ -110,7 +118,7 @@ def phases(run, wanted):
     if run.args.device == "cuda":
         settings["--weight-arenas"] = 1
     flags = [part for pair in settings.items() for part in pair]
-    run.command([run.program("gen-server"), "speed", "--json", *flags], f"speed-{run.part}")
+    run.command([run.program("gen-server"), "speed", "--json", *more, *flags], f"speed-{run.part}")
 
 
 def train(run):

@@ -62,7 +62,7 @@ def begin_checkpoints(run):
     seeds = {"base": SEED, "other": SEED + 1}
     if "swap" not in run.args.only:
         del seeds["other"]
-    if {"decode", "prefill", "grpc", "swap", "int8", "train"} & set(run.args.only):
+    if {"decode", "parts", "prefill", "grpc", "swap", "int8", "train"} & set(run.args.only):
         shutil.rmtree(run.args.scratch, ignore_errors=True)
         run.checkpoints = Checkpoints(run, seeds)
 

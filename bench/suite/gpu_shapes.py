@@ -30,6 +30,8 @@ class Shape:
     vocab: int
     # For `gen-server speed`: batch x context, and p for tokens of a prompt.
     phases: str
+    # And those whose steps are taken apart.
+    parts: str
     max_num_seqs: int
     max_num_batched_tokens: int
     closed_loop: Load
@@ -77,6 +79,7 @@ TINY = {"hidden": 256, "intermediate": 688, "num_layers": 6, "num_heads": 4, "nu
 # One card's share of what a run does; GSM8K's training split has 7,473 questions.
 FULL = {
     "phases": "1x128,8x128,64x128,128x384,256x384,256x1024,512x384,p512,p2048,p8192",
+    "parts": "8x128,256x384,p2048",
     "max_num_seqs": 512,
     "max_num_batched_tokens": 8192,
     "closed_loop": Load(256, 128, 256),
@@ -86,6 +89,7 @@ FULL = {
 }
 SMALL = {
     "phases": "1x16,4x32,p32",
+    "parts": "4x32,p32",
     "max_num_seqs": 8,
     "max_num_batched_tokens": 64,
     "closed_loop": Load(4, 12, 6),

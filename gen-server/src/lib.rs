@@ -29,6 +29,8 @@ mod speed;
 
 mod doctor;
 
+mod ceilings;
+
 mod config;
 mod error;
 
@@ -41,4 +43,4 @@ pub use doctor::{Check, DoctorArgs, examine};
 pub use error::ServerError;
 pub use model::template::TemplateChoice;
 pub use server::{LoadedModel, run};
-pub use speed::{Bench, Measured, Phase, SpeedArgs};
+pub use speed::{Bench, Measured, PartsBench, Phase, SpeedArgs, StepParts};

@@ -1,6 +1,8 @@
 //! `gen-server speed`: how long steps take here, without requests, scheduling or text. What it prints is the
 //! yardstick for all that is put on top.
 
+mod parts;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -8,9 +10,11 @@ use std::{
 
 use clap::Parser;
 
+pub use self::parts::{PartsBench, StepParts};
 use crate::{
-    Args,
+    Args, ServerConfig,
     backend::Backend,
+    config::ConfigError,
     engine::{
         batch::{BatchSequence, Carried, Drawing, LogitsRow, Purpose, StepBatch},
         runner::{Runner, RunnerError, Sampled},
@@ -36,12 +40,27 @@ pub struct SpeedArgs {
     #[arg(long, value_name = "PHASE,...", value_delimiter = ',', default_value = DEFAULT_PHASES)]
     pub phases: Vec<Phase>,
 
-    /// One JSON object a phase
+    /// Also where the time of a step goes: each of its kernels alone, on a GPU
+    #[arg(long)]
+    pub parts: bool,
+
+    /// One JSON object a phase, or, with --parts, a part
     #[arg(long)]
     pub json: bool,
 
     #[command(flatten)]
     pub server: Args,
+}
+
+impl SpeedArgs {
+    /// What cannot be measured with `config`.
+    pub fn check(&self, config: &ServerConfig) -> Result<(), ConfigError> {
+        if self.parts {
+            parts::check(config)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// What bench/gpu.sh measures of a large model.
@@ -260,10 +279,7 @@ fn check(outcomes: &[Option<Sampled>], batch: &StepBatch) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ServerConfig,
-        backend::{fake::write_tiny_model, load},
-    };
+    use crate::backend::{fake::write_tiny_model, load};
 
     #[test]
     fn phases_are_read_as_they_are_written() {

@@ -1,7 +1,7 @@
 //! The backend on a GPU: what its memory is for, and the pair of runner and loader.
 
 mod arenas;
-mod buckets;
+pub(crate) mod buckets;
 mod loader;
 mod order;
 mod prefixes;
@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// Rows whose logits are in memory at once: with a vocabulary of 128,256 these are 263 MB.
-const MAX_LOGITS_ROWS: usize = 512;
+pub(crate) const MAX_LOGITS_ROWS: usize = 512;
 /// What the driver, graphs and cublasLt take beside what is counted here.
 const RESERVED_BYTES: usize = 1 << 30;
 /// On the software GPU of tests, whose memory is the host's.
@@ -122,14 +122,14 @@ fn num_arenas(config: &ServerConfig) -> usize {
     }
 }
 
-fn weight_element(config: &ServerConfig) -> WeightElement {
+pub(crate) fn weight_element(config: &ServerConfig) -> WeightElement {
     match config.precision {
         Precision::Float(_) => WeightElement::Float,
         Precision::Quantized(Quantization::Int8) => WeightElement::Int8,
     }
 }
 
-fn kv_element(config: &ServerConfig) -> KvElement {
+pub(crate) fn kv_element(config: &ServerConfig) -> KvElement {
     match config.gpu.kv_cache_dtype {
         // `config` was checked: bf16 is not asked for beside f32.
         KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Float,
