@@ -29,7 +29,7 @@ def markdown(run):
         )
     else:
         parts.append("Ceilings were not measured, so there are no least times.")
-    lines = [*kernel_tests(run), *forward(run), *serving(run), *swap(run), *training(run)]
+    lines = [*kernel_tests(run), *forward(run), *serving(run), *swap(run), *training(run), *demo(run)]
     parts.append(table(HEADER, lines))
     parts += [step_parts(run, whole) for whole in run.found("parts")]
     failed = [record for record in run.records if "failed" in record]
@@ -39,6 +39,13 @@ def markdown(run):
     seconds = [f"{record['part']} {record['seconds']:.0f} s" for record in run.found("took")]
     parts.append("Took: " + ", ".join(seconds) + ".")
     return "\n\n".join(parts) + "\n"
+
+
+def demo(run):
+    for record in run.found("demo"):
+        right = ", ".join(f"{name} {count}" for name, count in record["right"].items())
+        title = f"cargo demo, right of {record['num_questions']} questions"
+        yield [title, f"{right}, {record['seconds']:.0f} s", *["–"] * 4]
 
 
 def share(floor, measured_s):
@@ -59,11 +66,15 @@ def kernel_tests(run):
 
 
 def forward(run):
+    ways = ["each reads all keys", "shared keys are read once"]
     for record in run.found("decode"):
         batch, context, ms = record["batch"], record["context"], record["ms_per_step"]
         rate = f"{ms:.3f} ms a step, {number(1e3 * batch / ms)} tokens/s"
-        floor = floor_of(run, decode_floor, batch, context)
-        yield [f"decode, {batch} sequences × {context} tokens", rate, *share(floor, ms / 1e3), "–", "–"]
+        title, shared = f"decode, {batch} sequences × {context} tokens", record.get("shared", 0)
+        if shared:
+            title += f", {shared} in common, {ways.pop(0)}"
+        floor = floor_of(run, decode_floor, batch, context, BYTES, shared)
+        yield [title, rate, *share(floor, ms / 1e3), "–", "–"]
     for record in run.found("prefill"):
         tokens, ms = record["tokens"], record["ms"]
         floor = floor_of(run, prefill_floor, [tokens])

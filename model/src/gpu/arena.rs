@@ -242,6 +242,7 @@ pub fn check_config(config: &LlamaConfig, element: WeightElement) -> Result<()> 
     for (key, size, unit) in [
         ("hidden_size", config.hidden_size, unit),
         ("intermediate_size", config.intermediate_size, unit),
+        ("num_attention_heads * head_dim", config.query_size(), unit),
         ("vocab_size", config.vocab_size, 8),
     ] {
         if !size.is_multiple_of(unit) {

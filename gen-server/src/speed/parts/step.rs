@@ -38,6 +38,7 @@ impl StepSize {
             Phase::Prefill { tokens: 1 } => Phase::Decode {
                 batch: 1,
                 context: 1,
+                shared: 0,
             },
             other => other,
         };
