@@ -177,7 +177,7 @@ fn steps_are_timed() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(
-        said.contains(r#"{"what":"decode","batch":2,"context":20,"ms_per_step":"#),
+        said.contains(r#"{"what":"decode","batch":2,"context":20,"shared":0,"ms_per_step":"#),
         "{said}"
     );
     assert!(
