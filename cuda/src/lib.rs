@@ -34,6 +34,7 @@ mod sample;
 mod sums;
 mod swiglu;
 mod swiglu_backward;
+mod uploader;
 
 pub use adamw::{AdamWFactors, AdamWMoments, AdamWParameter, adamw};
 pub use causal_attention::{
@@ -66,3 +67,4 @@ pub use sample::{
 pub use sums::{SUM_SCRATCH_LEN, Summed, add_sum};
 pub use swiglu::swiglu;
 pub use swiglu_backward::swiglu_backward;
+pub use uploader::Uploader;

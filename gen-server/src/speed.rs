@@ -197,7 +197,7 @@ impl Bench {
     /// Runs the steps of `phase` again and again.
     pub fn measure(&mut self, phase: Phase) -> Result<Measured, String> {
         let batch = self.batch(phase)?;
-        let failed = |error: RunnerError| error.0;
+        let failed = |error: RunnerError| error.to_string();
         let mut outcomes = Vec::new();
         for _ in 0..NUM_WARM_UPS {
             self.runner.submit(&batch).map_err(failed)?;

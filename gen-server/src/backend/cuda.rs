@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use cuda::{Device, Float};
+use cuda::{Device, Float, Uploader};
 use half::bf16;
 use model::{
     config::LlamaConfig,
@@ -75,8 +75,10 @@ fn load_as<A: Float>(config: &ServerConfig) -> Result<Backend, ServerError> {
     let arenas = (0..num_arenas(config)).map(|_| Arena::<A>::new(&device, &folder.config, element));
     let arenas = Arenas::new(arenas.collect::<Result<_, _>>()?);
     let mut live = arenas.take().ok_or(ServerError::EngineStopped)?;
+    let mut uploader = Uploader::new(&device)?;
     live.arena_mut()
-        .load(&device, &config.model_dir, &folder.config)?;
+        .load(&mut uploader, &config.model_dir, &folder.config)?;
+    drop(uploader);
     let weights = WeightsVersion {
         number: 1,
         digest: live.arena().digest().to_owned(),

@@ -13,7 +13,7 @@ use crate::{
     config::{Device, Dtype, GpuConfig, KvCacheSize, Precision, Quantization, ServerConfig},
     engine::{
         batch::{BatchSequence, Drawing, LogitsRow, Purpose, StepBatch},
-        runner::Sampled,
+        runner::{RunnerError, Sampled},
     },
     request::{Sampling, Stopping},
 };
@@ -154,11 +154,9 @@ fn batch(tokens: &[u32], start: u32) -> StepBatch {
 
 fn run(backend: &mut Backend, batch: &StepBatch) -> Result<Sampled, String> {
     let mut outcomes = Vec::new();
-    backend.runner.submit(batch).map_err(|error| error.0)?;
-    backend
-        .runner
-        .collect(&mut outcomes)
-        .map_err(|error| error.0)?;
+    let text = |error: RunnerError| error.to_string();
+    backend.runner.submit(batch).map_err(text)?;
+    backend.runner.collect(&mut outcomes).map_err(text)?;
     outcomes
         .pop()
         .flatten()

@@ -211,6 +211,15 @@ impl<A: Float> CudaRunner<A> {
         Ok(())
     }
 
+    /// Waits for what was submitted: copies of the step that failed may be under way. A device that cannot even wait
+    /// has met an error that it keeps (a faulty address, a lost card).
+    fn failed(&self, error: &model::ModelError) -> RunnerError {
+        match self.device.synchronize() {
+            Ok(()) => RunnerError::Step(error.to_string()),
+            Err(_) => RunnerError::Device(error.to_string()),
+        }
+    }
+
     fn finish(
         &mut self,
         stage_index: usize,
@@ -267,7 +276,9 @@ impl<A: Float> Runner for CudaRunner<A> {
     fn submit(&mut self, batch: &StepBatch) -> Result<(), RunnerError> {
         assert!(self.under_way.len() < MAX_STEPS_IN_FLIGHT, "a free stage");
         let stage = self.next_stage;
-        self.start(batch, stage).map_err(failed)?;
+        if let Err(error) = self.start(batch, stage) {
+            return Err(self.failed(&error));
+        }
         self.next_stage = (stage + 1) % MAX_STEPS_IN_FLIGHT;
         self.under_way.push_back(stage);
         Ok(())
@@ -276,7 +287,8 @@ impl<A: Float> Runner for CudaRunner<A> {
     fn collect(&mut self, outcomes: &mut Vec<Option<Sampled>>) -> Result<(), RunnerError> {
         let stage = self.under_way.pop_front();
         let stage = stage.expect("a step that was submitted");
-        self.finish(stage, outcomes).map_err(failed)
+        self.finish(stage, outcomes)
+            .map_err(|error| self.failed(&error))
     }
 
     fn install(&mut self, weights: StagedWeights) {
@@ -298,9 +310,4 @@ impl<A: Float> Drop for CudaRunner<A> {
             tracing::error!(%error, "the GPU did not finish");
         }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(error: model::ModelError) -> RunnerError {
-    RunnerError(error.to_string())
 }
