@@ -28,6 +28,7 @@ PARTS = {
     "decode": (gpu_parts.decode, 120),
     "parts": (gpu_parts.parts, 60),
     "cascade": (gpu_parts.cascade, 60),
+    "tune": (gpu_parts.tune, 60),
     "prefill": (gpu_parts.prefill, 60),
     "grpc": (gpu_serving.grpc, 150),
     "swap": (gpu_serving.swap, 75),

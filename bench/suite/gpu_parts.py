@@ -140,6 +140,15 @@ def cascade(run):
         phases(run, [run.shape.cascade], ["--cascade-attention", how])
 
 
+def tune(run):
+    """Decodes with products' kernels chosen by trial."""
+    if run.args.device == "cpu":
+        run.record(what="skipped", why="a CPU has no such kernels")
+        return
+    decodes = [phase for phase in run.shape.phases.split(",") if not phase.startswith("p")]
+    phases(run, decodes, ["--tune-products", "on"])
+
+
 def phases(run, wanted, more=()):
     """Steps alone: forward pass and sampling, without requests, scheduling and text."""
     model, shape = gpu_serving.checkpoint(run), run.shape

@@ -71,6 +71,8 @@ def forward(run):
         batch, context, ms = record["batch"], record["context"], record["ms_per_step"]
         rate = f"{ms:.3f} ms a step, {number(1e3 * batch / ms)} tokens/s"
         title, shared = f"decode, {batch} sequences × {context} tokens", record.get("shared", 0)
+        if record["part"] == "tune":
+            title += ", products by trial"
         if shared:
             title += f", {shared} in common, {ways.pop(0)}"
         floor = floor_of(run, decode_floor, batch, context, BYTES, shared)

@@ -54,7 +54,7 @@ pub use paged_decode::{
     paged_decode_shared_scratch_len, prefix_tile_tokens,
 };
 pub use pinned::{Mark, Pinned};
-pub use product::{LinearKernel, Output, Sum};
+pub use product::{LinearKernel, Output, Sum, Trial};
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::{NormBackward, norm_scratch_len, rms_norm_backward};
 pub use rope_kv::{Cache, Heads, Positions, rope_kv};

@@ -23,8 +23,8 @@ use cudarc::{
 };
 use half::bf16;
 
-pub use self::trial::LinearKernel;
 use self::trial::suggestions;
+pub use self::trial::{LinearKernel, Trial};
 use crate::{
     Device, Float,
     device::Element,
@@ -246,6 +246,14 @@ impl Products {
             }
         };
         work(plan)
+    }
+
+    /// Takes this kernel for its shape, for which there is a plan.
+    fn prefer(&self, kernel: &LinearKernel) {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.get_mut(&kernel.shape) {
+            plan.algorithm = kernel.algorithm;
+        }
     }
 
     /// By the kernel that was chosen for its shape, or by another one for that shape.

@@ -36,8 +36,8 @@ mod error;
 
 pub use config::{
     Args, AuthToken, CascadeAttention, ConfigError, Device, Dtype, GpuConfig, KvCacheDtype,
-    KvCacheSize, LogFormat, Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig,
-    WeightArenas,
+    KvCacheSize, LogFormat, Mistake, Precision, PrefixCacheMode, ProductTuning, Quantization,
+    ServerConfig, WeightArenas,
 };
 pub use doctor::{Check, DoctorArgs, examine};
 pub use error::ServerError;

@@ -29,8 +29,8 @@ const REDUCE_IN_F32: u32 = 2;
 /// One of cublasLt's kernels for a [`Device::linear`] of one shape.
 #[derive(Clone, Copy)]
 pub struct LinearKernel {
-    shape: Shape,
-    algorithm: cublasLtMatmulAlgo_t,
+    pub(super) shape: Shape,
+    pub(super) algorithm: cublasLtMatmulAlgo_t,
 }
 
 impl fmt::Debug for LinearKernel {
@@ -75,6 +75,74 @@ impl Device {
             return Err(Error::argument("linear_by", "kernel", expected, found));
         }
         self.products().run(&product, Some(&kernel.algorithm))
+    }
+}
+
+/// What [`Device::tune_linear`] found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// Which of cublasLt's suggestions is taken from now on, from 0.
+    pub taken: usize,
+    /// Of the first suggestion, for all weights that were given.
+    pub first_s: f64,
+    /// Of the one that is taken.
+    pub taken_s: f64,
+}
+
+/// So much faster another kernel must be to be taken: what times differ by anyhow.
+const LEAST_GAIN: f64 = 0.03;
+/// A kernel's time is its best of so many.
+const NUM_RUNS: usize = 3;
+
+impl Device {
+    /// Times the `most` kernels that cublasLt suggests for this [`Device::linear`], each recorded over all of
+    /// `weights`, which should be more than fit into L2 together; from now on the fastest is taken for products of this
+    /// shape (of which the alignment of the first weights is a part). What is in `y` is lost.
+    pub fn tune_linear<A: Float, Y: Output>(
+        &self,
+        x: &CudaView<'_, A>,
+        weights: &[CudaView<'_, A>],
+        (y, sum): (&mut CudaViewMut<'_, Y>, Sum),
+        (num_inputs, most): (usize, usize),
+    ) -> Result<Trial> {
+        let Some(first) = weights.first() else {
+            let expected = "at least one";
+            return Err(Error::argument("tune_linear", "weights", expected, "none"));
+        };
+        let kernels = self.linear_kernels((x, first), (&mut *y, sum), num_inputs, most)?;
+        let mut alike = Vec::new();
+        for w in weights {
+            let product = self.check_linear((x, w), (&mut *y, sum), num_inputs)?;
+            if product.shape == kernels[0].shape {
+                alike.push(product);
+            }
+        }
+        let mut times = Vec::with_capacity(kernels.len());
+        for kernel in &kernels {
+            let run_all = || {
+                let run = |product| self.products().run(product, Some(&kernel.algorithm));
+                alike.iter().try_for_each(run)
+            };
+            // Loads the kernel, which a recording must not.
+            run_all()?;
+            self.synchronize()?;
+            let mut graph = self.record(run_all)?;
+            let mut best = f64::INFINITY;
+            for _ in 0..NUM_RUNS {
+                best = best.min(self.time(|| graph.launch())?);
+            }
+            times.push(best);
+        }
+        let by_time = |a: &usize, b: &usize| times[*a].total_cmp(&times[*b]);
+        let fastest = (0..times.len()).min_by(by_time).unwrap_or(0);
+        let gains = times[fastest] < (1.0 - LEAST_GAIN) * times[0];
+        let taken = if gains { fastest } else { 0 };
+        self.products().prefer(&kernels[taken]);
+        Ok(Trial {
+            taken,
+            first_s: times[0],
+            taken_s: times[taken],
+        })
     }
 }
 

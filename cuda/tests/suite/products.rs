@@ -129,3 +129,27 @@ fn all_suggested_kernels_compute_the_product() {
         );
     }
 }
+
+/// Whatever is taken, products are what they were.
+#[test]
+fn a_tuned_product_is_its_twin() {
+    let Some(device) = device() else { return };
+    let mut random = Random::new(7);
+    let (t, o, k) = (5, 24, 64);
+    let (x, w) = (random.bf16s(t * k), random.bf16s(3 * o * k));
+    let (fx, fw) = (to_f32(&x), to_f32(&w[o * k..2 * o * k]));
+    let (x, w) = (device.upload(&x).unwrap(), device.upload(&w).unwrap());
+    let weights: Vec<_> = (0..3)
+        .map(|at| w.slice(at * o * k..(at + 1) * o * k))
+        .collect();
+    let mut y = device.zeros::<f32>(t * o).unwrap();
+    let to = (&mut y.as_view_mut(), Sum::Overwrite);
+    let trial = device
+        .tune_linear(&x.as_view(), &weights, to, (k, 16))
+        .unwrap();
+    assert!(trial.taken < 16 && 0.0 < trial.taken_s && trial.taken_s <= trial.first_s);
+    let to = (&mut y.as_view_mut(), Sum::Overwrite);
+    device.linear(&x.as_view(), &weights[1], to, k).unwrap();
+    let expected = twin((t, o, k), |i, l| fx[i * k + l], |l, j| fw[j * k + l]);
+    assert_close(&device.download(&y).unwrap(), &expected, 1e-5);
+}

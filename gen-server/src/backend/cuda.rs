@@ -92,8 +92,8 @@ fn load_as<A: Float>(config: &ServerConfig) -> Result<Backend, ServerError> {
         element: kv_element(config),
     };
     let kv_cache = KvCache::new(&device, &folder.config, shape)?;
-    let sharing = sharing::<A>(config);
-    let runner = CudaRunner::new((network, kv_cache), (live, &arenas), sharing)?;
+    let ways = (sharing::<A>(config), config.gpu.product_tuning);
+    let runner = CudaRunner::new((network, kv_cache), (live, &arenas), ways)?;
     let staging = match config.gpu.weight_arenas {
         WeightArenas::Two => Staging::Arenas {
             prober: Box::new(Mutex::new(Prober::new(&device, &folder.config, element)?)),

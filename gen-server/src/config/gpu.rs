@@ -19,6 +19,7 @@ pub struct GpuConfig {
     pub kv_cache_dtype: KvCacheDtype,
     pub weight_arenas: WeightArenas,
     pub cascade_attention: CascadeAttention,
+    pub product_tuning: ProductTuning,
 }
 
 impl Default for GpuConfig {
@@ -29,6 +30,7 @@ impl Default for GpuConfig {
             kv_cache_dtype: KvCacheDtype::Auto,
             weight_arenas: WeightArenas::Two,
             cascade_attention: CascadeAttention::Off,
+            product_tuning: ProductTuning::Off,
         }
     }
 }
@@ -62,6 +64,14 @@ pub enum CascadeAttention {
     Auto,
     /// Wherever two sequences share a block, for measurements.
     Always,
+}
+
+/// Whether the kernels of products are chosen by trial at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProductTuning {
+    /// Those that cublasLt expects to be fastest.
+    Off,
+    On,
 }
 
 /// What a GPU cannot be asked for.

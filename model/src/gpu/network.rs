@@ -11,6 +11,7 @@
 //! heads, D head dimension, C hidden, F inner width of the MLP, V vocabulary.
 
 mod attention;
+mod tuning;
 
 use std::ops::Range;
 

@@ -2,9 +2,9 @@
 //! recorded at the start for its number of sequences, padded; any other is launched kernel by kernel. All
 //! that crosses the bus is what the step brings, on the way there, and what the rows came to, on the way back.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
-use cuda::{CudaSlice, Device, Float, Graph, Mark, Pinned};
+use cuda::{CudaSlice, Device, Float, Graph, Mark, Pinned, Trial};
 use model::gpu::{KvCache, Network, Step, StepShape};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     prefixes::Sharing,
     sampling::{Drawing, MAX_GRAPH_EDITS, Sampler, word_of},
 };
+use crate::config::ProductTuning;
 use crate::engine::{
     batch::StepBatch,
     runner::{Runner, RunnerError, Sampled, StagedWeights},
@@ -73,7 +74,7 @@ impl<A: Float> CudaRunner<A> {
     pub(super) fn new(
         (network, kv_cache): (Network<A>, KvCache<A>),
         (live, others): (Lease<A>, &Arenas<A>),
-        sharing: Option<Sharing>,
+        (sharing, tuning): (Option<Sharing>, ProductTuning),
     ) -> model::error::Result<Self> {
         let device = network.device().clone();
         let room = network.room();
@@ -113,8 +114,31 @@ impl<A: Float> CudaRunner<A> {
             kv_cache,
             live,
         };
+        if tuning == ProductTuning::On {
+            runner.tune()?;
+        }
         runner.record(others)?;
         Ok(runner)
+    }
+
+    /// Finds the fastest products for each bucket. They are those of a graph, which may be of either arena.
+    fn tune(&mut self) -> model::error::Result<()> {
+        let start = Instant::now();
+        let mut trials = Vec::new();
+        for bucket in 0..self.graphs.buckets.len() {
+            let num_rows = self.graphs.buckets[bucket];
+            trials.extend(self.network.tune(self.live.arena(), num_rows)?);
+        }
+        let changed = trials.iter().filter(|trial| trial.taken > 0);
+        let sum = |time: fn(&Trial) -> f64| trials.iter().map(time).sum::<f64>();
+        tracing::info!(
+            shapes = trials.len(),
+            changed = changed.count(),
+            faster_percent = 100.0 * (1.0 - sum(|it| it.taken_s) / sum(|it| it.first_s).max(1e-9)),
+            seconds = start.elapsed().as_secs_f64(),
+            "products tuned"
+        );
+        Ok(())
     }
 
     /// Records the graphs of all arenas. What they compute meanwhile is of padding alone.

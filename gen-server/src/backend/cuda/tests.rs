@@ -22,8 +22,8 @@ use crate::{
         tests::{Answer, answer, request, start_backend},
     },
     config::{
-        CascadeAttention, Device, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization,
-        WeightArenas,
+        CascadeAttention, Device, Dtype, KvCacheDtype, KvCacheSize, Precision, ProductTuning,
+        Quantization, WeightArenas,
     },
     engine::handle::EngineHandle,
     request::{Sampling, Stopping, Task, TokenLogprobs},
@@ -144,9 +144,10 @@ const TOLERANCE: f32 = 0.02;
 fn greedy_answers_are_what_the_cpu_says() {
     let Some((_dir, path)) = model() else { return };
     let judge = start_backend(load(&on_cpu(&path)).unwrap());
-    for speculative_tokens in [0, 3] {
+    for (speculative_tokens, tuning) in [(0, ProductTuning::On), (3, ProductTuning::Off)] {
         let mut config = on_gpu(&path);
         config.speculative_tokens = speculative_tokens;
+        config.gpu.product_tuning = tuning;
         let engine = start_backend(load(&config).unwrap());
         let answers = answers(&engine, &Sampling::GREEDY, 20);
         for (answer, judged) in answers.iter().zip(judged(&judge, &answers, &prompts())) {
