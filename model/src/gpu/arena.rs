@@ -12,6 +12,7 @@ use cuda::{CudaSlice, CudaView, Device, Element};
 use half::bf16;
 
 use self::layout::{Layout, Place};
+pub use self::read::quantize_rows;
 use self::read::{Part, read};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
