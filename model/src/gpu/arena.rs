@@ -11,6 +11,7 @@ use std::path::Path;
 use cuda::{CudaSlice, CudaView, Device, Element, Float, HEAD_DIMS, Uploader};
 
 use self::layout::{Layout, Place};
+pub use self::read::quantize_rows;
 use self::read::{Part, read};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
