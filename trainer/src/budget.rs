@@ -23,7 +23,9 @@ pub struct Shape<'a> {
     pub save_dtype: SaveDtype,
     /// Of the rotary table.
     pub max_positions: usize,
-    /// Micro-batches that are computed at the same time, at most.
+    /// Processes that train as one, each with the whole model.
+    pub num_ranks: usize,
+    /// Micro-batches that a process computes at the same time, at most.
     pub lanes_at_once: usize,
     /// On a GPU: the tokens of the largest micro-batch that there is to be room for.
     pub gpu_tokens: Option<usize>,
@@ -94,7 +96,7 @@ impl Budget {
         for spec in &specs {
             budget.add_weight(shape, spec);
         }
-        let num_lanes = lanes_per_process(num_parameters, 1);
+        let num_lanes = lanes_per_process(num_parameters, shape.num_ranks);
         budget.gradients = num_lanes * 4 * budget.num_trained;
         let lanes = num_lanes.min(shape.lanes_at_once);
         let at_once = |largest: Largest| lanes.min(largest.num_micro_batches);

@@ -112,7 +112,10 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             crate::sft::run(&args, &stop, &mut progress)
         }
         Command::Pretrain(args) => crate::pretrain::run(&args, &stop, &mut progress),
-        Command::Plan(args) => crate::sft::plan(&args, &mut progress).map(|()| Outcome::Finished),
+        Command::Plan(mut args) => {
+            args.sft.ranks = ranks::from_environment()?;
+            crate::sft::plan(&args, &mut progress).map(|()| Outcome::Finished)
+        }
         Command::Merge(args) => crate::lora::merge::merge(&args).map(|()| Outcome::Finished),
     })?;
     Ok(outcome)

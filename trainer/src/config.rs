@@ -70,7 +70,7 @@ pub enum DeviceKind {
     /// All cores.
     #[default]
     Cpu,
-    /// One NVIDIA GPU.
+    /// One NVIDIA GPU a process.
     Cuda,
 }
 

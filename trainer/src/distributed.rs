@@ -1,7 +1,8 @@
 //! Several processes that train as one: sums over all of them, in one fixed order. Here are who
 //! takes part ([`Ranks`]) and what they do together ([`Group`]); how bytes travel is below. Nothing
-//! here knows a gradient or a tensor.
+//! here knows a gradient or a tensor: values are in the host's memory or in a GPU's.
 
+mod device;
 mod error;
 mod hello;
 mod link;
@@ -11,6 +12,8 @@ mod rendezvous;
 mod tcp;
 
 use std::time::Duration;
+
+use cuda::{CudaSlice, Device};
 
 pub use self::error::GroupError;
 #[cfg(feature = "nccl")]
@@ -79,7 +82,15 @@ impl Ranks {
         }
     }
 
-    /// Among the processes of this machine: the number of this process's accelerator.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// This process's number among those of its machine.
     pub fn local_rank(&self) -> usize {
         self.local_rank
     }
@@ -110,6 +121,8 @@ pub enum Backend {
 #[derive(Debug, Clone)]
 pub struct GroupSettings {
     pub ranks: Ranks,
+    /// Number of the GPU that NCCL sums on: the one that computes, where one does.
+    pub gpu: usize,
     /// Names what is computed, such as a digest of the settings: only equal ones come together.
     pub run: String,
     /// For all to come, and later for each of the others to do its part of a sum. Above the longest
@@ -152,7 +165,7 @@ impl Group {
             Backend::Tcp => Ok(Self::Tcp(tcp)),
             #[cfg(feature = "nccl")]
             Backend::Nccl => {
-                let nccl = NcclGroup::connect(tcp, &settings.ranks, settings.time_limit)?;
+                let nccl = NcclGroup::connect(tcp, settings.gpu, settings.time_limit)?;
                 Ok(Self::Nccl(nccl))
             }
         }
@@ -173,6 +186,21 @@ impl Group {
             Self::Tcp(tcp) => tcp.all_reduce_sum(values),
             #[cfg(feature = "nccl")]
             Self::Nccl(nccl) => nccl.all_reduce_sum(values),
+        }
+    }
+
+    /// As [`Group::all_reduce_sum`], for values in the memory of this rank's GPU. Returns when they are
+    /// there. TCP takes them through the host in pieces, and needs no memory on the GPU.
+    pub fn all_reduce_device(
+        &mut self,
+        device: &Device,
+        values: &mut CudaSlice<f32>,
+    ) -> Result<(), GroupError> {
+        match self {
+            Self::Single => Ok(()),
+            Self::Tcp(tcp) => device::sum_through_host(tcp, device, values),
+            #[cfg(feature = "nccl")]
+            Self::Nccl(nccl) => nccl.all_reduce_device(device, values),
         }
     }
 
@@ -237,4 +265,4 @@ pub fn pairwise_order(count: usize) -> Vec<(usize, usize)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

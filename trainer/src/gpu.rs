@@ -1,7 +1,9 @@
 //! Training on a GPU: forward, backward and the optimizer by hand, as `crate::forward` does them on the
 //! CPU, with everything in the GPU's memory. The host hands micro-batches over and reads two numbers a
 //! step: loss and gradient norm. Products take bf16 factors; sums, the residual stream, gradients and
-//! (with `--precision bf16`) the weights that are trained are f32; the frozen ones may be int8.
+//! (with `--precision bf16`) the weights that are trained are f32; the frozen ones may be int8. Of several
+//! processes each has a GPU with the whole model and takes its share of the micro-batches; gradients are
+//! summed, and all make the same update.
 
 mod budget;
 mod buffers;
@@ -196,6 +198,16 @@ impl Model {
     }
 }
 
+/// This rank's micro-batches, with their numbers in the whole step: every rank has its part of a step
+/// that has as many as there are ranks.
+fn share<'a>(
+    batches: &'a [MicroBatch],
+    group: &Group,
+) -> impl Iterator<Item = (usize, &'a MicroBatch)> + use<'a> {
+    let all = batches.iter().enumerate();
+    all.skip(group.rank()).step_by(group.size())
+}
+
 fn lora(method: &Method) -> Option<&LoraConfig> {
     match method {
         Method::Full => None,
@@ -225,20 +237,22 @@ impl Engine for GpuEngine {
         &mut self,
         batches: &[MicroBatch],
         goal: StepGoal,
-        _group: &mut Group,
+        group: &mut Group,
     ) -> Result<StepSums> {
         let device = self.model.device.clone();
         device.set_zero(&mut self.gradients.values)?;
         device.set_zero(&mut self.totals)?;
-        for (number, batch) in batches.iter().enumerate() {
+        for (number, batch) in share(batches, group) {
             self.add_batch(batch, goal, number)?;
         }
+        group.all_reduce_device(&device, &mut self.gradients.values)?;
         let mut squares = self.totals.slice_mut(SQUARES..=SQUARES);
         let values = self.gradients.values.as_view();
         let mut parts = self.buffers.head.sum_parts.as_view_mut();
         cuda::add_sum(&device, &values, Summed::Squares, &mut squares, &mut parts)?;
-        // The one place of a step that waits for the GPU.
-        let totals = device.download(&self.totals)?;
+        // Alone, the one place of a step that waits for the GPU.
+        let mut totals = device.download(&self.totals)?;
+        group.all_reduce_sum_f64(&mut totals[NLL..=NLL])?;
         Ok(StepSums {
             nll: totals[NLL],
             grad_norm: totals[SQUARES].sqrt(),
@@ -283,7 +297,7 @@ impl Engine for GpuEngine {
         Ok(())
     }
 
-    fn evaluate(&mut self, batches: &[MicroBatch], _group: &mut Group) -> Result<f64> {
+    fn evaluate(&mut self, batches: &[MicroBatch], group: &mut Group) -> Result<f64> {
         let Self {
             model,
             buffers,
@@ -291,14 +305,16 @@ impl Engine for GpuEngine {
             ..
         } = self;
         model.device.set_zero(totals)?;
-        for batch in batches {
+        for (_, batch) in share(batches, group) {
             let inputs = Inputs::new(&model.device, batch)?;
             let pass = model.pass(&inputs, None);
             model.forward(&pass, buffers)?;
             let mut total = totals.slice_mut(NLL..=NLL);
             head::loss(&pass, &model.weights.layout, buffers, &mut total)?;
         }
-        Ok(model.device.download(totals)?[NLL])
+        let mut totals = model.device.download(totals)?;
+        group.all_reduce_sum_f64(&mut totals[NLL..=NLL])?;
+        Ok(totals[NLL])
     }
 
     fn merged(&self, number: usize) -> Result<Vec<f32>> {

@@ -12,9 +12,11 @@ use crate::config::DeviceKind;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunPlan {
     pub device: DeviceKind,
-    /// Of the device.
+    /// Processes that train as one.
+    pub num_ranks: usize,
+    /// Of each rank's device.
     pub memory: Budget,
-    /// Of this process with tokenizer and examples loaded, in the host's memory.
+    /// Of each process with tokenizer and examples loaded, in the host's memory.
     pub program: usize,
     pub num_train_examples: usize,
     pub num_validation_examples: usize,
@@ -27,7 +29,7 @@ pub struct RunPlan {
     pub largest_micro_batch_tokens: usize,
     /// Forward and backward of the whole run.
     pub flops: f64,
-    /// The rate that times are worked out with, where one was given.
+    /// The rate, of all ranks together, that times are worked out with, where one was given.
     pub tokens_per_s: Option<f64>,
 }
 
@@ -90,10 +92,17 @@ impl RunPlan {
             format!("{} (not at the same time)", bytes(memory.saving)),
         );
         line("  program and examples", bytes(self.program));
-        match self.device {
-            DeviceKind::Cpu => line("  peak", bytes(memory.peak + self.program)),
-            DeviceKind::Cuda => line("  peak on the GPU", bytes(memory.peak)),
-        }
+        let label = match (self.device, self.num_ranks) {
+            (DeviceKind::Cpu, 1) => "  peak",
+            (DeviceKind::Cpu, _) => "  peak of each process",
+            (DeviceKind::Cuda, 1) => "  peak on the GPU",
+            (DeviceKind::Cuda, _) => "  peak on each GPU",
+        };
+        let peak = match self.device {
+            DeviceKind::Cpu => memory.peak + self.program,
+            DeviceKind::Cuda => memory.peak,
+        };
+        line(label, bytes(peak));
         line(
             "examples",
             format!(
@@ -128,12 +137,17 @@ impl RunPlan {
         text + &self.devices()
     }
 
-    /// Whether the run would fit each device, and how long it would take there at [`ASSUMED_MFU`].
+    /// Whether the run would fit each device, one a rank, and how long it would take there at
+    /// [`ASSUMED_MFU`].
     fn devices(&self) -> String {
         let mut text = format!(
             "states and activations beside a GPU's memory, and the arithmetic at {:.0} % of its bf16 \
-             peak (an assumption, for planning):\n",
-            100.0 * ASSUMED_MFU
+             peak (an assumption, for planning){}:\n",
+            100.0 * ASSUMED_MFU,
+            match self.num_ranks {
+                1 => String::new(),
+                ranks => format!(", shared by {ranks} of them; without the sums between them"),
+            }
         );
         for device in DEVICES {
             let usable = USABLE * device.memory_gib * GIB;
@@ -142,7 +156,8 @@ impl RunPlan {
             } else {
                 "does not fit"
             };
-            let seconds = self.flops / (ASSUMED_MFU * device.peak_tflops * 1e12);
+            let rate = self.num_ranks as f64 * ASSUMED_MFU * device.peak_tflops * 1e12;
+            let seconds = self.flops / rate;
             let _ = writeln!(text, "  {:<24}{fits}, {}", device.name, duration(seconds));
         }
         text

@@ -83,8 +83,11 @@ pub fn run(args: &PretrainArgs, stop: &StopFlag, progress: &mut Progress) -> Res
             details: "no document of two tokens or more".to_string(),
         });
     }
-    let gpu = args.common.device.open()?;
-    let peak_tflops = args.common.logs.peak_tflops(Compute::F32, gpu.as_ref())?;
+    let gpu = args.common.device.open(None)?;
+    let peak_tflops = args
+        .common
+        .logs
+        .peak_tflops(Compute::F32, (gpu.as_ref(), 1))?;
     let engine = engine((config, weights), args, optimizer_config.clone(), gpu)?;
     let mut state = TrainState::new(engine, Group::Single);
     let sets = (&examples, &validation);

@@ -19,9 +19,9 @@ use self::prepare::{Prepared, prepare};
 use self::together::{agree, connect, log_folder, newest_for_all};
 use crate::cli::args::SftArgs;
 use crate::cli::method::PlanArgs;
-use crate::config::{DeviceKind, RuntimeConfig, TrainingConfig};
+use crate::config::{RuntimeConfig, TrainingConfig};
 use crate::distributed::Group;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::folders::Folder;
 use crate::forward::{Network, NetworkOptions};
 use crate::gpu::GpuEngine;
@@ -43,15 +43,14 @@ use crate::train::{Budget, Outcome, Plan, TrainState, share_accuracies, train};
 pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<Outcome> {
     let mut prepared = prepare(args)?;
     if args.dry_run {
-        let plan = run_plan(&prepared, None);
-        progress.print(&plan, &plan.text());
+        print_plan(&prepared, (args, None), progress);
         return Ok(Outcome::Finished);
     }
-    refuse_gpu_groups(args)?;
-    let gpu = args.common.device.open()?;
     let mut group = connect(args, &prepared.config)?;
+    // The others are there to hear of it where this fails.
+    let gpu = args.common.device.open(args.ranks.as_ref())?;
     prepared.config.num_lanes = match gpu {
-        Some(_) => 1,
+        Some(_) => group.size(),
         None => total_lanes(&prepared.folder.config, &group),
     };
     let _claim = match group.rank() {
@@ -78,10 +77,10 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
             .best
             .config(&args.notify, prepared.set.validation.len())?,
         accuracy: prepared.accuracy.take(),
-        peak_tflops: args
-            .common
-            .logs
-            .peak_tflops(prepared.config.precision.compute(), gpu.as_ref())?,
+        peak_tflops: args.common.logs.peak_tflops(
+            prepared.config.precision.compute(),
+            (gpu.as_ref(), group.size()),
+        )?,
     };
     let Prepared {
         folder,
@@ -113,21 +112,25 @@ pub fn run(args: &SftArgs, stop: &StopFlag, progress: &mut Progress) -> Result<O
 
 /// `trainer plan`: the plan of the fine-tuning that `args` say, at the given rate.
 pub fn plan(args: &PlanArgs, progress: &mut Progress) -> Result<()> {
-    let plan = run_plan(&prepare(&args.sft)?, args.tokens_per_s);
-    progress.print(&plan, &plan.text());
+    let prepared = prepare(&args.sft)?;
+    print_plan(&prepared, (&args.sft, args.tokens_per_s), progress);
     Ok(())
 }
 
-/// Sums between GPUs are not there yet.
-fn refuse_gpu_groups(args: &SftArgs) -> Result<()> {
-    if args.ranks.is_none() || args.common.device.device == DeviceKind::Cpu {
-        return Ok(());
+/// Of several ranks, the first says what each of them needs.
+fn print_plan(
+    prepared: &Prepared,
+    (args, tokens_per_s): (&SftArgs, Option<f64>),
+    progress: &mut Progress,
+) {
+    let (rank, size) = args
+        .ranks
+        .as_ref()
+        .map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
+    if rank == 0 {
+        let plan = run_plan(prepared, size, tokens_per_s);
+        progress.print(&plan, &plan.text());
     }
-    Err(TrainError::BadSetting {
-        flag: "--device",
-        found: "cuda, started as one of several ranks".to_string(),
-        expected: "one process (several ranks train on CPUs alone)".to_string(),
-    })
 }
 
 /// The base model, ready to be trained, and the digest of its files.

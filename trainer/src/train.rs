@@ -164,7 +164,8 @@ pub fn train(
         );
         for window in all_windows.into_iter().skip(num_done) {
             let started = Instant::now();
-            let lanes = (state.engine.num_lanes(), plan.max_tokens_per_micro_batch);
+            let num_lanes = state.group.size() * state.engine.num_lanes();
+            let lanes = (num_lanes, plan.max_tokens_per_micro_batch);
             let batches = deal(&order[window], plan.examples, lanes);
             let counters = state.position.counters;
             let lr = plan.schedule.lr(counters.steps, clock.progress(counters));

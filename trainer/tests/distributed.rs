@@ -17,6 +17,7 @@ const ACT: &str = "TRAINER_TEST_ACT";
 fn connect(run: &str) -> Result<Group, GroupError> {
     let settings = ranks::from_environment()?.map(|ranks| GroupSettings {
         ranks,
+        gpu: 0,
         run: run.to_string(),
         time_limit: Duration::from_secs(20),
         backend: Backend::Tcp,

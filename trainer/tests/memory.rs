@@ -100,7 +100,7 @@ fn steps_hold_no_memory() {
                 steps: step as u64,
                 grad_scale: 0.01,
             };
-            let batches = deal(&orders[step % 3], &examples, (lanes.total(), 40));
+            let batches = deal(&orders[step % 3], &examples, (lanes.count(), 40));
             lanes
                 .forward_backward(&network, &batches, goal, &mut Group::Single)
                 .expect("valid batches");

@@ -20,6 +20,7 @@ fn shape<'a>(config: &'a LlamaConfig, method: &'a Method) -> Shape<'a> {
         checkpointing: Checkpointing::On,
         save_dtype: SaveDtype::F32,
         max_positions: 0,
+        num_ranks: 1,
         lanes_at_once: 2,
         gpu_tokens: None,
     }

@@ -8,10 +8,11 @@ use crate::distributed::Backend;
 /// What gradients are summed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum BackendChoice {
-    /// On the CPU, in an order that makes 1, 2 and 4 processes give the same bits.
+    /// On the CPU, in an order that makes 1, 2 and 4 processes that compute there give the same bits;
+    /// gradients of a GPU go through the host in pieces.
     #[default]
     Tcp,
-    /// NVIDIA's library. For programs built with feature `nccl`; never run on a GPU yet.
+    /// NVIDIA's library, from GPU to GPU. For programs built with feature `nccl`; never run yet.
     #[cfg(feature = "nccl")]
     Nccl,
 }

@@ -13,17 +13,23 @@ use crate::throughput::measured_cpu_tflops;
 pub struct LogArgs {
     /// What the machine can do at most, in TFLOP/s: the MFU in the logs is the model's rate divided
     /// by this. Default: the rate of our own product in the run's precision, measured for 0.2 s at the
-    /// start; on a GPU its maker's bf16 peak, or that of a product where the card is not known.
+    /// start; on a GPU its maker's bf16 peak, or that of a product where the card is not known, times the
+    /// number of ranks that have one.
     #[arg(long, value_name = "TFLOPS")]
     pub peak_tflops: Option<f64>,
 }
 
 impl LogArgs {
-    /// As given, or that of the GPU, or measured with products of this kind.
-    pub fn peak_tflops(&self, compute: Compute, gpu: Option<&Device>) -> Result<f64> {
+    /// As given, or that of the GPUs (one a rank, all like this rank's), or measured with products of this
+    /// kind.
+    pub fn peak_tflops(
+        &self,
+        compute: Compute,
+        (gpu, num_ranks): (Option<&Device>, usize),
+    ) -> Result<f64> {
         let Some(given) = self.peak_tflops else {
             return match gpu {
-                Some(gpu) => peak_tflops(gpu),
+                Some(gpu) => Ok(num_ranks as f64 * peak_tflops(gpu)?),
                 None => measured_cpu_tflops(compute),
             };
         };

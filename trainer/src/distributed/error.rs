@@ -39,6 +39,12 @@ pub enum GroupError {
     Device(String),
 }
 
+impl From<cuda::Error> for GroupError {
+    fn from(error: cuda::Error) -> Self {
+        Self::Device(error.to_string())
+    }
+}
+
 impl GroupError {
     /// The rank whose failure this is, as others are told.
     pub(super) fn culprit(&self) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! Sums of f32 by NCCL, NVIDIA's collectives, loaded when the program runs (`libnccl.so`,
 //! `libcuda.so`; a package that has only `libnccl.so.2` needs a link). Everything else goes over the
-//! TCP group, which also carries NCCL's id. The values are on the host as yet: copied to the device,
-//! summed there, copied back. The order of a sum is NCCL's own.
+//! TCP group, which also carries NCCL's id. Values in a GPU's memory are summed where they are; those on
+//! the host are copied to the GPU, summed there, copied back. The order of a sum is NCCL's own.
 //!
 //! This file has been compiled only: it has never run on a machine with GPUs.
 
@@ -9,11 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError};
+use cuda::Device;
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtrMut, DriverError};
 use cudarc::nccl::result::NcclError;
 use cudarc::nccl::{Comm, Id, ReduceOp};
 
-use super::Ranks;
 use super::error::GroupError;
 use super::tcp::TcpGroup;
 
@@ -34,13 +34,13 @@ pub struct NcclGroup {
 }
 
 impl NcclGroup {
-    /// On the GPU whose number is the local rank.
+    /// On the GPU of this number.
     pub(super) fn connect(
         mut tcp: TcpGroup,
-        ranks: &Ranks,
+        gpu: usize,
         time_limit: Duration,
     ) -> Result<Self, GroupError> {
-        let opened = loaded("libcuda", || CudaContext::new(ranks.local_rank()));
+        let opened = loaded("libcuda", || CudaContext::new(gpu));
         let own_id = loaded("libnccl", Id::new);
         // Everybody hears of a failure here, before anybody waits inside NCCL.
         let mut failures = [f64::from(u8::from(opened.is_err() || own_id.is_err()))];
@@ -75,33 +75,56 @@ impl NcclGroup {
     }
 
     pub(super) fn all_reduce_sum(&mut self, host: &mut [f32]) -> Result<(), GroupError> {
+        self.guarded(|group| group.sum_of_host(host))
+    }
+
+    /// `values` are of the GPU that the group is on.
+    pub(super) fn all_reduce_device(
+        &mut self,
+        gpu: &Device,
+        values: &mut CudaSlice<f32>,
+    ) -> Result<(), GroupError> {
+        self.guarded(|group| {
+            // The group's stream is another one than that which computes them.
+            gpu.synchronize()?;
+            group.sum_in_place(values)
+        })
+    }
+
+    /// Meets the others, sums, and keeps the first failure.
+    fn guarded(
+        &mut self,
+        sum: impl FnOnce(&mut Self) -> Result<(), GroupError>,
+    ) -> Result<(), GroupError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
         // NCCL waits for ever for a rank that is gone; this meeting does not.
         self.tcp.all_reduce_sum::<f64>(&mut [])?;
+        sum(self).inspect_err(|error| self.failure = Some(error.clone()))
+    }
+
+    fn sum_of_host(&mut self, host: &mut [f32]) -> Result<(), GroupError> {
         if host.is_empty() {
             return Ok(());
         }
-        self.sum_on_device(host)
-            .inspect_err(|error| self.failure = Some(error.clone()))
-    }
-
-    fn sum_on_device(&mut self, host: &mut [f32]) -> Result<(), GroupError> {
         let mut values = match self.values.take() {
             Some(values) if values.len() >= host.len() => values,
             _ => self.stream.alloc_zeros(host.len()).map_err(device)?,
         };
         self.stream.memcpy_htod(host, &mut values).map_err(device)?;
         let mut used = values.slice_mut(..host.len());
-        self.comm
-            .all_reduce_in_place(&mut used, &ReduceOp::Sum)
-            .map_err(nccl)?;
-        self.wait()?;
+        self.sum_in_place(&mut used)?;
         self.stream.memcpy_dtoh(&used, host).map_err(device)?;
         self.stream.synchronize().map_err(device)?;
         self.values = Some(values);
         Ok(())
+    }
+
+    fn sum_in_place(&self, values: &mut impl DevicePtrMut<f32>) -> Result<(), GroupError> {
+        let summed = self.comm.all_reduce_in_place(values, &ReduceOp::Sum);
+        summed.map_err(nccl)?;
+        self.wait()
     }
 
     /// Until all that was asked of the device is done, or the time limit.

@@ -2,6 +2,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use cuda_emulator::Provided;
+
+use super::device::PIECE_LEN;
 use super::link::FRAME_BYTES;
 use super::*;
 use crate::rng::{CounterRng, Stream};
@@ -19,6 +22,7 @@ fn settings((rank, size): (usize, usize), port: u16, time_limit: Duration) -> Gr
     };
     GroupSettings {
         ranks: Ranks::new((rank, size), 0, meeting).unwrap(),
+        gpu: 0,
         run: "a run".to_string(),
         time_limit,
         backend: Backend::Tcp,
@@ -26,7 +30,7 @@ fn settings((rank, size): (usize, usize), port: u16, time_limit: Duration) -> Gr
 }
 
 /// Runs `part` on every rank, a thread each, and returns what each gave.
-fn on_all<T: Send>(size: usize, part: impl Fn(&mut Group) -> T + Sync) -> Vec<T> {
+pub(crate) fn on_all<T: Send>(size: usize, part: impl Fn(&mut Group) -> T + Sync) -> Vec<T> {
     let port = free_port();
     std::thread::scope(|scope| {
         let start = |rank| {
@@ -87,6 +91,32 @@ fn sums_are_exact_and_equal() {
                 assert!(*found == expected, "rank {rank} of {size}, {len} values");
             }
         }
+    }
+}
+
+/// Values in a GPU's memory, over more than one piece: the sum, on every rank.
+#[test]
+fn sums_on_a_gpu_are_those_on_the_host() {
+    if let Provided::Nothing(why) = cuda_emulator::load() {
+        eprintln!("SKIPPED, no GPU: {why}");
+        return;
+    }
+    // Whole numbers: their sum is exact.
+    let value = |rank: usize, at: usize| ((at * 7 + rank * 13) % 101) as f32 - 50.0;
+    for (size, len) in [(1, 3), (2, PIECE_LEN + 3), (3, 1000)] {
+        on_all(size, |group| {
+            let device = Device::open(0).unwrap();
+            let own: Vec<f32> = (0..len).map(|at| value(group.rank(), at)).collect();
+            let mut own = device.upload(&own).unwrap();
+            group.all_reduce_device(&device, &mut own).unwrap();
+            let found = device.download(&own).unwrap();
+            let expected = |at| (0..size).map(|rank| value(rank, at)).sum::<f32>();
+            let is_right = |(at, found): (usize, &f32)| found.to_bits() == expected(at).to_bits();
+            assert!(
+                found.len() == len && found.iter().enumerate().all(is_right),
+                "{size}, {len}"
+            );
+        });
     }
 }
 

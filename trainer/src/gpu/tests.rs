@@ -1,6 +1,8 @@
 //! The GPU (the software one where there is no other) against the CPU, on the same weights and
 //! micro-batches.
 
+mod group;
+
 use cuda_emulator::Provided;
 
 use super::*;
@@ -285,7 +287,10 @@ fn a_base_in_8_bits_is_that_of_its_widened_values() {
         let evaluate = |engine: &mut GpuEngine| engine.evaluate(&batches, &mut Group::Single);
         let evaluated = [&mut narrow, &mut wide].map(|it| evaluate(it).unwrap().to_bits());
         assert_eq!(evaluated[0], evaluated[1]);
-        let (narrow_way, wide_way) = (journey(&mut narrow, 3), journey(&mut wide, 3));
+        let (narrow_way, wide_way) = (
+            journey(&mut narrow, &mut Group::Single, 3),
+            journey(&mut wide, &mut Group::Single, 3),
+        );
         assert!(narrow_way == wide_way, "{head:?}");
     }
 }
@@ -310,12 +315,11 @@ fn checkpointing_changes_nothing() {
 }
 
 /// Losses of so many steps, and where the weights have come to.
-fn journey(engine: &mut dyn Engine, num_steps: u64) -> (Vec<f64>, Vec<f32>) {
+fn journey(engine: &mut dyn Engine, group: &mut Group, num_steps: u64) -> (Vec<f64>, Vec<f32>) {
     let batches = batches();
     let losses = (0..num_steps).map(|steps| {
         let goal = goal(&batches, steps);
-        let sums = engine.forward_backward(&batches, goal, &mut Group::Single);
-        let sums = sums.unwrap();
+        let sums = engine.forward_backward(&batches, goal, group).unwrap();
         let update = Update {
             number: steps + 1,
             lr: 1e-3,
@@ -353,8 +357,8 @@ fn loss_curves_are_the_cpus() {
         let options = options(method.clone(), precision);
         let mut gpu = gpu(&device, Head::Tied, options.clone(), moments);
         let mut cpu = cpu(Head::Tied, options, moments);
-        let (found, weights) = journey(&mut gpu, 8);
-        let (expected, expected_weights) = journey(&mut cpu, 8);
+        let (found, weights) = journey(&mut gpu, &mut Group::Single, 8);
+        let (expected, expected_weights) = journey(&mut cpu, &mut Group::Single, 8);
         let what = format!("{what}, {precision:?}, moments {moments:?}");
         eprintln!(
             "{what}: {:.4} to {:.4}, CPU to {:.4}",
@@ -382,7 +386,7 @@ fn states_travel_whole() {
         let options = options(Method::Full, Precision::Bf16Weights);
         let new = || gpu(&device, Head::Untied, options.clone(), moments);
         let (mut whole, mut resumed) = (new(), new());
-        journey(&mut whole, 2);
+        journey(&mut whole, &mut Group::Single, 2);
         for number in 0..whole.parameters().len() {
             let slot = Slot(number);
             let values = whole.values(slot).unwrap();

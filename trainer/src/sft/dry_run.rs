@@ -11,8 +11,13 @@ use crate::train::lanes::{deal, lanes_at_once, lanes_per_process};
 
 use super::prepare::Prepared;
 
-/// Works out what training on `prepared` needs. `tokens_per_s`: a rate to work the time out with.
-pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPlan {
+/// Works out what training on `prepared` needs as so many ranks. `tokens_per_s`: a rate of all of them to
+/// work the time out with.
+pub(super) fn run_plan(
+    prepared: &Prepared,
+    num_ranks: usize,
+    tokens_per_s: Option<f64>,
+) -> RunPlan {
     let Prepared {
         folder,
         config,
@@ -28,16 +33,18 @@ pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPla
         checkpointing: config.checkpointing,
         save_dtype: config.save_dtype,
         max_positions: architecture.max_position_embeddings.min(config.max_length),
+        num_ranks,
         lanes_at_once: lanes_at_once(),
         gpu_tokens: match config.device {
             DeviceKind::Cpu => None,
             DeviceKind::Cuda => Some(config.largest_micro_batch()),
         },
     };
-    let num_lanes = match config.device {
-        DeviceKind::Cpu => lanes_per_process(architecture.num_parameters(), 1),
+    let own_lanes = match config.device {
+        DeviceKind::Cpu => lanes_per_process(architecture.num_parameters(), num_ranks),
         DeviceKind::Cuda => 1,
     };
+    let num_lanes = num_ranks * own_lanes;
     let max_tokens = config.max_tokens_per_micro_batch;
     let (mut largest, mut steps) = (Largest::default(), 0);
     for epoch in 1..=config.epochs {
@@ -67,6 +74,7 @@ pub(super) fn run_plan(prepared: &Prepared, tokens_per_s: Option<f64>) -> RunPla
     let longest = set.train.iter().map(|example| example.ids.len()).max();
     RunPlan {
         device: config.device,
+        num_ranks,
         memory,
         program: resident().map_or(0, |memory| memory.now as usize),
         num_train_examples: set.train.len(),

@@ -21,6 +21,7 @@ pub(super) fn connect(args: &SftArgs, config: &TrainingConfig) -> Result<Group> 
     };
     let settings = serde_json::to_vec(config).expect("plain data always serialises");
     Ok(Group::connect(Some(&GroupSettings {
+        gpu: args.common.device.gpu_number(Some(&ranks)),
         ranks,
         run: sha256_hex(&settings),
         time_limit: Duration::from_secs(args.group.time_limit_s) + rank_0_alone(args),

@@ -56,7 +56,7 @@ impl Engine for CpuEngine {
     }
 
     fn num_lanes(&self) -> usize {
-        self.lanes.total()
+        self.lanes.count()
     }
 
     fn forward_backward(

@@ -68,7 +68,7 @@ pub trait Engine: Debug {
     /// What is trained, in the order of slots.
     fn parameters(&self) -> Vec<ParameterSpec>;
 
-    /// Micro-batches are dealt out to so many lanes, those of all processes together.
+    /// Micro-batches are dealt out to the lanes of all processes; each process has so many.
     fn num_lanes(&self) -> usize;
 
     /// Computes the gradient of the goal's multiple of the sum of NLL (with label smoothing: of the loss)

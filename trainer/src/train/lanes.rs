@@ -71,9 +71,9 @@ impl Lanes {
         }
     }
 
-    /// Of all processes.
-    pub fn total(&self) -> usize {
-        self.total
+    /// Of this process.
+    pub fn count(&self) -> usize {
+        self.gradients.len()
     }
 
     /// The sum of the last [`Lanes::forward_backward`].

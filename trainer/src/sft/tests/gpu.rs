@@ -6,7 +6,10 @@ use model::config::LlamaConfig;
 use model::load::TensorReader;
 use model::weights::{TensorSpec, Weights};
 
+use super::group::{run_as, run_as_until};
+use super::stops::steps_in;
 use super::*;
+use crate::config::SaveDtype;
 use crate::lora::peft::AdapterFolder;
 use crate::testing::write_gpu_model_folder;
 
@@ -145,6 +148,90 @@ fn an_epochs_model_is_the_int8_base_and_its_adapter() {
     adapters.finish(&adapter).unwrap();
 }
 
+/// Two ranks, here both on the first GPU, train as one: the losses and the weights of one process up to
+/// the order of sums, the same bits on both, and also when they stop and go on.
+#[test]
+fn ranks_on_gpus_are_one_run() {
+    let Some(setup) = setup() else { return };
+    for (number, format) in [&[][..], &LORA].into_iter().enumerate() {
+        let args_of = |out: &str| {
+            let flags = [&FEW, format].concat();
+            let mut args = setup.args(&format!("{out}{number}"), &flags);
+            args.common.device.gpu = Some(0);
+            // Three examples a step, each of which nearly fills one.
+            args.common.max_tokens_per_micro_batch = 6;
+            args.save_dtype = Some(SaveDtype::F32);
+            args
+        };
+        Setup::run(&args_of("one")).0.unwrap();
+        for outcome in run_as(2, &args_of("two")) {
+            assert_eq!(outcome.unwrap(), Outcome::Finished);
+        }
+        let parts = args_of("parts");
+        for outcome in run_as_until(2, &parts, || StopFlag::at_look(1)) {
+            assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+        }
+        // Alone it would deal micro-batches and add gradients in another way.
+        let alone = Setup::run(&parts).0.unwrap_err().to_string();
+        assert!(alone.contains("num_lanes"), "{alone}");
+        for outcome in run_as(2, &parts) {
+            assert_eq!(outcome.unwrap(), Outcome::Finished);
+        }
+
+        let [one, two, parts] = ["one", "two", "parts"].map(|out| format!("{out}{number}"));
+        for file in [
+            "epoch_2/model.safetensors",
+            "epoch_2/trainer_state/optimizer.safetensors",
+            "epoch_2/trainer_state/state.json",
+            "losses.csv",
+        ] {
+            let read = |out: &str| std::fs::read(setup.path(out).join(file)).unwrap();
+            assert!(read(&two) == read(&parts), "{format:?}: {file} differs");
+        }
+        let steps = steps_in(&setup, &two);
+        assert_eq!(steps, steps_in(&setup, &format!("{two}/ranks/1")));
+        check_near(&setup, (&one, &two), &steps);
+    }
+}
+
+/// Gradients differ by the order of f32 sums alone (see `gpu::tests::group`), but AdamW divides by their
+/// size: where an entry is next to nothing its update may be any, up to the learning rate of 1e-2. Few are:
+/// the weights are equal to a thousandth of that. A step's loss moves by what it does to it when few weights
+/// are rounded to the other of two neighbours in bf16.
+fn check_near(setup: &Setup, (one, two): (&str, &str), steps: &[serde_json::Value]) {
+    let losses = |steps: &[serde_json::Value]| -> Vec<f64> {
+        steps
+            .iter()
+            .map(|step| step["loss"].as_f64().unwrap())
+            .collect()
+    };
+    let (expected, found) = (losses(&steps_in(setup, one)), losses(steps));
+    assert_eq!(expected.len(), found.len());
+    // Each rank had something to do.
+    assert!(
+        steps.iter().all(|step| step["tokens"].as_u64() > Some(6)),
+        "{steps:?}"
+    );
+    for (expected, found) in expected.iter().zip(&found) {
+        assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+    }
+    let weights = |out: &str| -> Vec<f32> {
+        let folder = setup.path(out).join("epoch_2");
+        let config = ModelFolder::open(&folder).unwrap().config;
+        let weights = Weights::load(&folder, &config, candle_core::DType::F32).unwrap();
+        let flat = weights
+            .named()
+            .into_iter()
+            .flat_map(|(_, weight)| weight.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        flat.collect()
+    };
+    let (expected, found) = (weights(one), weights(two));
+    let pairs = found.iter().zip(&expected);
+    let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let rms = (squares / expected.len() as f64).sqrt();
+    assert!(rms < 1e-5, "{rms}");
+}
+
 fn epoch_loss(event: &Event) -> Option<f64> {
     match event {
         Event::EpochEnd { train_loss, .. } => Some(*train_loss),
@@ -193,7 +280,7 @@ fn a_plan_counts_the_gpus_memory() {
     let setup = Setup::new(StoredDtype::Bf16);
     let flags = [&FEW[..12], &["--prompt", "sft"]].concat();
     let args = setup.args("out", &flags);
-    let plan = run_plan(&prepare(&args).unwrap(), None);
+    let plan = run_plan(&prepare(&args).unwrap(), 1, None);
     let memory = plan.memory;
     let per_weight = memory.gradients + memory.moments;
     assert!(per_weight >= 12 * memory.num_parameters, "{memory:?}");
@@ -204,4 +291,13 @@ fn a_plan_counts_the_gpus_memory() {
         "{memory:?}"
     );
     assert!(plan.text().contains("peak on the GPU"));
+    // Each of several holds the same, and has its part of the arithmetic.
+    let two = run_plan(&prepare(&args).unwrap(), 2, None);
+    assert_eq!((two.memory, two.steps), (memory, plan.steps));
+    assert_eq!(two.flops.to_bits(), plan.flops.to_bits());
+    let text = two.text();
+    assert!(
+        text.contains("peak on each GPU") && text.contains("shared by 2"),
+        "{text}"
+    );
 }

@@ -5,7 +5,16 @@ use crate::distributed::{MeetingPoint, Ranks};
 use crate::testing::free_port;
 
 /// Runs `args` as so many ranks; what each of them came to.
-fn run_as(size: usize, args: &SftArgs) -> Vec<Result<Outcome>> {
+pub(super) fn run_as(size: usize, args: &SftArgs) -> Vec<Result<Outcome>> {
+    run_as_until(size, args, StopFlag::default)
+}
+
+/// As [`run_as`], each rank with a flag of its own.
+pub(super) fn run_as_until(
+    size: usize,
+    args: &SftArgs,
+    stop: fn() -> StopFlag,
+) -> Vec<Result<Outcome>> {
     let meeting = MeetingPoint {
         host: "127.0.0.1".to_string(),
         port: free_port(),
@@ -16,7 +25,8 @@ fn run_as(size: usize, args: &SftArgs) -> Vec<Result<Outcome>> {
         args.group.time_limit_s = 60;
         // A pool of its own, as a process has: a rank that waits must not hold up another.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        std::thread::spawn(move || pool.unwrap().install(|| Setup::run(&args).0))
+        let run = move || run(&args, &stop(), &mut Progress::memory());
+        std::thread::spawn(move || pool.unwrap().install(run))
     };
     let ranks: Vec<_> = (0..size).map(start).collect();
     ranks.into_iter().map(|rank| rank.join().unwrap()).collect()

@@ -30,7 +30,7 @@ fn run_until(args: &SftArgs, look: u64) -> Outcome {
     run(args, &StopFlag::at_look(look), &mut Progress::memory()).unwrap()
 }
 
-fn steps_in(setup: &Setup, out: &str) -> Vec<serde_json::Value> {
+pub(super) fn steps_in(setup: &Setup, out: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(setup.path(out).join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| {
         let mut step: serde_json::Value = serde_json::from_str(line).unwrap();
