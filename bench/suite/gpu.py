@@ -22,16 +22,20 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 
 # In this order; with the most seconds that each may take. What is cut off at the end is the peers.
 PARTS = {
-    "doctor": (gpu_parts.doctor, 30),
-    "kernels": (gpu_parts.kernels, 60),
-    "ceilings": (gpu_parts.ceilings, 40),
-    "decode": (gpu_parts.decode, 90),
+    "doctor": (gpu_parts.doctor, 60),
+    "kernels": (gpu_parts.kernels, 90),
+    "ceilings": (gpu_parts.ceilings, 60),
+    "decode": (gpu_parts.decode, 120),
+    "parts": (gpu_parts.parts, 60),
+    "cascade": (gpu_parts.cascade, 60),
+    "tune": (gpu_parts.tune, 60),
     "prefill": (gpu_parts.prefill, 60),
     "grpc": (gpu_serving.grpc, 150),
     "swap": (gpu_serving.swap, 75),
     "int8": (gpu_serving.int8, 90),
-    "train": (gpu_parts.train, 90),
+    "train": (gpu_parts.train, 120),
     "peers": (gpu_parts.peers, 200),
+    "demo": (gpu_parts.demo, 120),
 }
 
 

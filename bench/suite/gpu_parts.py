@@ -64,17 +64,45 @@ def doctor(run):
 
 
 def kernels(run):
-    """The tests of every kernel, each on three seeds, on this card."""
-    command = [run.program("kernel-tests"), "--nocapture", "--test-threads", 4]
-    seconds = run.command(command, "kernel-tests")
+    """The tests of every kernel, each on three seeds, on this card: a process for each file of tests, since a kernel that
+    faults takes its whole process along. A file with failures runs once more with every launch waited for, so that
+    the guilty one is named."""
+    listed = text_of([run.program("kernel-tests"), "--list"])
+    modules = sorted({line.split("::")[0] for line in listed.splitlines() if line.endswith(": test")})
+    passed, failed, start = 0, [], time.monotonic()
+    for module in modules:
+        count, names = kernel_module(run, module)
+        if names or count == 0:
+            _, again = kernel_module(run, module, {"CUDA_LAUNCH_BLOCKING": "1"})
+            failed += again or names or [f"{module}: no test ran"]
+        passed += count
     text = open(f"{run.args.out}/kernel-tests.log").read()
-    counts = re.search(r"(\d+) passed; (\d+) failed", text)
-    if not counts or int(counts[1]) == 0:
-        raise RuntimeError("no test ran")
     if "NOT TESTED" in text or "SKIPPED" in text:
         raise RuntimeError("tests found no GPU and skipped")
+    if failed or passed == 0:
+        raise RuntimeError(f"{passed} passed; failed: {', '.join(failed) or 'no test ran'}")
     device = "this machine's GPU" if "this machine's GPU" in text else "software GPU"
-    run.record(what="kernel tests", passed=int(counts[1]), device=device, seconds=round(seconds, 1))
+    run.record(what="kernel tests", passed=passed, device=device, seconds=round(time.monotonic() - start, 1))
+
+
+def kernel_module(run, module, env=None):
+    """How many of its tests passed, and the names of those that did not."""
+    name = f"kernel-tests-{module}"
+    command = [run.program("kernel-tests"), f"{module}::", "--nocapture", "--test-threads", 4 if env is None else 1]
+    try:
+        run.command(command, name, env)
+    except RuntimeError:
+        pass  # The names say more.
+    path = f"{run.args.out}/{name}.log"
+    text = open(path, errors="replace").read()
+    os.remove(path)
+    with open(f"{run.args.out}/kernel-tests.log", "a") as log:
+        log.write(text)
+    counts = re.search(r"(\d+) passed; (\d+) failed", text)
+    names = sorted(set(re.findall(r"^test (\S+) \.\.\. .*FAILED$", text, re.M)))
+    if not counts:
+        names = names or [f"{module}: ended without a result"]
+    return int(counts[1]) if counts else 0, names
 
 
 def ceilings(run):
@@ -95,7 +123,33 @@ def prefill(run):
         phases(run, [phase for phase in run.shape.phases.split(",") if phase.startswith("p")])
 
 
-def phases(run, wanted):
+def parts(run):
+    """Where the time of a step goes: each of its kernels alone."""
+    if run.args.device == "cpu":
+        run.record(what="skipped", why="a CPU has no such parts")
+        return
+    phases(run, run.shape.parts.split(","), ["--parts"])
+
+
+def cascade(run):
+    """Decodes with a few-shot prompt in common: each reads all of its keys, then what is shared is read once for all."""
+    if run.args.device == "cpu":
+        run.record(what="skipped", why="a CPU has no such kernels")
+        return
+    for how in ("off", "always"):
+        phases(run, [run.shape.cascade], ["--cascade-attention", how])
+
+
+def tune(run):
+    """Decodes with products' kernels chosen by trial."""
+    if run.args.device == "cpu":
+        run.record(what="skipped", why="a CPU has no such kernels")
+        return
+    decodes = [phase for phase in run.shape.phases.split(",") if not phase.startswith("p")]
+    phases(run, decodes, ["--tune-products", "on"])
+
+
+def phases(run, wanted, more=()):
     """Steps alone: forward pass and sampling, without requests, scheduling and text."""
     model, shape = gpu_serving.checkpoint(run), run.shape
     gpu_serving.stop(run)
@@ -110,7 +164,7 @@ def phases(run, wanted):
     if run.args.device == "cuda":
         settings["--weight-arenas"] = 1
     flags = [part for pair in settings.items() for part in pair]
-    run.command([run.program("gen-server"), "speed", "--json", *flags], f"speed-{run.part}")
+    run.command([run.program("gen-server"), "speed", "--json", *more, *flags], f"speed-{run.part}")
 
 
 def train(run):
@@ -201,6 +255,24 @@ def peers(run):
     """PyTorch and transformers on the same shape: same prompts in number and length, same new tokens, greedy."""
     gpu_serving.stop(run)
     peer(run, "continuous,static,train")
+
+
+def demo(run):
+    """The whole loop on the card, on a small trained model: what it comes to is known from CPUs (README.md)."""
+    if run.args.emulated:
+        run.record(what="skipped", why="the demo takes hours on the software GPU")
+        return
+    gpu_serving.stop(run)
+    out = f"{run.args.scratch}/demo"
+    shutil.rmtree(out, ignore_errors=True)
+    settings = {"--device": run.args.device, "--demo-dir": f"{run.repository}/data/demo", "--out": out}
+    flags = [part for pair in settings.items() for part in pair]
+    seconds = run.command([run.program("star"), "demo", *flags], "demo")
+    results = json.load(open(f"{out}/results.json"))
+    answers = {"zero-shot": results["zero_shot"], "vanilla": results["vanilla"]["test"], "star": results["star"]["test"]}
+    right = {name: summary["counts"]["right"] for name, summary in answers.items()}
+    num_questions = results["zero_shot"]["counts"]["attempts"]
+    run.record(what="demo", seconds=round(seconds, 1), num_questions=num_questions, right=right)
 
 
 def peer(run, what):

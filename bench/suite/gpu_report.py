@@ -5,6 +5,8 @@ from .report import number, table
 
 HEADER = ["what", "measured", "of the least time", "bound by", "PyTorch", "ours / PyTorch"]
 
+PARTS_HEADER = ["part", "µs", "times", "together", "of the least time", "bound by", "best of cublasLt's, µs"]
+
 
 def write(run):
     text = markdown(run)
@@ -27,8 +29,9 @@ def markdown(run):
         )
     else:
         parts.append("Ceilings were not measured, so there are no least times.")
-    lines = [*kernel_tests(run), *forward(run), *serving(run), *swap(run), *training(run)]
+    lines = [*kernel_tests(run), *forward(run), *serving(run), *swap(run), *training(run), *demo(run)]
     parts.append(table(HEADER, lines))
+    parts += [step_parts(run, whole) for whole in run.found("parts")]
     failed = [record for record in run.records if "failed" in record]
     if failed:
         lines = [f"- {record['part']}, {record['what']}: {record['failed']}" for record in failed]
@@ -36,6 +39,13 @@ def markdown(run):
     seconds = [f"{record['part']} {record['seconds']:.0f} s" for record in run.found("took")]
     parts.append("Took: " + ", ".join(seconds) + ".")
     return "\n\n".join(parts) + "\n"
+
+
+def demo(run):
+    for record in run.found("demo"):
+        right = ", ".join(f"{name} {count}" for name, count in record["right"].items())
+        title = f"cargo demo, right of {record['num_questions']} questions"
+        yield [title, f"{right}, {record['seconds']:.0f} s", *["–"] * 4]
 
 
 def share(floor, measured_s):
@@ -56,16 +66,40 @@ def kernel_tests(run):
 
 
 def forward(run):
+    ways = ["each reads all keys", "shared keys are read once"]
     for record in run.found("decode"):
         batch, context, ms = record["batch"], record["context"], record["ms_per_step"]
         rate = f"{ms:.3f} ms a step, {number(1e3 * batch / ms)} tokens/s"
-        floor = floor_of(run, decode_floor, batch, context)
-        yield [f"decode, {batch} sequences × {context} tokens", rate, *share(floor, ms / 1e3), "–", "–"]
+        title, shared = f"decode, {batch} sequences × {context} tokens", record.get("shared", 0)
+        if record["part"] == "tune":
+            title += ", products by trial"
+        if shared:
+            title += f", {shared} in common, {ways.pop(0)}"
+        floor = floor_of(run, decode_floor, batch, context, BYTES, shared)
+        yield [title, rate, *share(floor, ms / 1e3), "–", "–"]
     for record in run.found("prefill"):
         tokens, ms = record["tokens"], record["ms"]
         floor = floor_of(run, prefill_floor, [tokens])
         rate = f"{ms:.2f} ms, {number(1e3 * tokens / ms)} tokens/s"
         yield [f"prefill, one prompt of {tokens} tokens", rate, *share(floor, ms / 1e3), "–", "–"]
+
+
+def step_parts(run, whole):
+    """The table of one step: what each of its kernels takes alone."""
+    phase, lines = whole["phase"], []
+    for part in run.found("part"):
+        if part["phase"] != phase:
+            continue
+        us, count, least = part["us"], part["count"], part["least_us"]
+        best = f"{part['best_us']:.2f}, number {part['best']} of {part['suggested']}" if "best" in part else "–"
+        names = [f"{part['part']}, {part['rows']} rows", f"{us:.2f}", str(count), f"{count * us:.1f}"]
+        lines.append([*names, *share((least, part["bound"]), us), best])
+    for what, key in (("all parts", "sum_us"), ("with the best", "best_us"), ("the measured step", "step_us")):
+        reached = share((whole["least_us"], "–"), whole[key])
+        lines.append([f"**{what}**", "–", "–", f"{whole[key]:.1f}", *reached, "–"])
+    rates = f"{number(whole['gb_per_s'])} GB/s and {number(whole['tflops'])} TFLOP/s, measured by the same program"
+    said = f"Where the time of a step goes, {phase} (least times from {rates}):"
+    return f"{said}\n\n{table(PARTS_HEADER, lines)}"
 
 
 def serving(run):

@@ -62,7 +62,7 @@ def begin_checkpoints(run):
     seeds = {"base": SEED, "other": SEED + 1}
     if "swap" not in run.args.only:
         del seeds["other"]
-    if {"decode", "prefill", "grpc", "swap", "int8", "train"} & set(run.args.only):
+    if {"decode", "parts", "prefill", "grpc", "swap", "int8", "train"} & set(run.args.only):
         shutil.rmtree(run.args.scratch, ignore_errors=True)
         run.checkpoints = Checkpoints(run, seeds)
 
@@ -206,9 +206,6 @@ def swap(run):
 def int8(run):
     """Few streams with weights in bf16, then with weights in int8."""
     load = run.shape.few_streams
-    if run.shape.intermediate % 64:
-        run.record(what="skipped", why=f"int8 takes no inner width of {run.shape.intermediate}")
-        return
     lengths = [load.prompt_tokens] * load.num_prompts
     for weights in ("bf16", "int8"):
         server(run, weights)

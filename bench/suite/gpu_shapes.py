@@ -30,6 +30,10 @@ class Shape:
     vocab: int
     # For `gen-server speed`: batch x context, and p for tokens of a prompt.
     phases: str
+    # And those whose steps are taken apart.
+    parts: str
+    # The same with a prefix in common.
+    cascade: str
     max_num_seqs: int
     max_num_batched_tokens: int
     closed_loop: Load
@@ -72,11 +76,14 @@ class Shape:
 
 LLAMA_3B = {"hidden": 3072, "intermediate": 8192, "num_layers": 28, "num_heads": 24, "num_kv_heads": 8, "head_dim": 128}
 LLAMA_1B = {"hidden": 2048, "intermediate": 8192, "num_layers": 16, "num_heads": 32, "num_kv_heads": 8, "head_dim": 64}
-TINY = {"hidden": 256, "intermediate": 688, "num_layers": 6, "num_heads": 4, "num_kv_heads": 2, "head_dim": 64}
+TINY = {"hidden": 256, "intermediate": 704, "num_layers": 6, "num_heads": 4, "num_kv_heads": 2, "head_dim": 64}
 
 # One card's share of what a run does; GSM8K's training split has 7,473 questions.
 FULL = {
     "phases": "1x128,8x128,64x128,128x384,256x384,256x1024,512x384,p512,p2048,p8192",
+    "parts": "8x128,256x384,p2048",
+    # A few-shot prompt of GSM8K, a question and half an answer.
+    "cascade": "256x1216/1024",
     "max_num_seqs": 512,
     "max_num_batched_tokens": 8192,
     "closed_loop": Load(256, 128, 256),
@@ -86,6 +93,8 @@ FULL = {
 }
 SMALL = {
     "phases": "1x16,4x32,p32",
+    "parts": "4x32,p32",
+    "cascade": "4x48/32",
     "max_num_seqs": 8,
     "max_num_batched_tokens": 64,
     "closed_loop": Load(4, 12, 6),
@@ -96,7 +105,7 @@ SMALL = {
 SHAPES = {
     "3b": Shape("3b", vocab=128256, **LLAMA_3B, **FULL),
     "1b": Shape("1b", vocab=4096, **LLAMA_1B, **FULL),
-    "tiny": Shape("tiny", vocab=4096, **TINY, **SMALL),
+    "tiny": Shape("tiny-704", vocab=4096, **TINY, **SMALL),
 }
 
 
@@ -113,9 +122,11 @@ class Ceilings:
         return max(by_memory, by_products), "memory" if by_memory >= by_products else "products"
 
 
-def decode_floor(shape, ceilings, batch, context, weight_bytes=BYTES):
-    """One step for `batch` sequences that have `context` tokens each: every weight and every key once."""
-    num_bytes = weight_bytes * shape.num_products + batch * context * shape.kv_bytes
+def decode_floor(shape, ceilings, batch, context, weight_bytes=BYTES, shared=0):
+    """One step for `batch` sequences that have `context` tokens each, the first `shared` of which are the same: every
+    weight and every key once."""
+    num_keys = batch * (context - shared) + shared
+    num_bytes = weight_bytes * shape.num_products + num_keys * shape.kv_bytes
     flops = 2.0 * shape.num_products * batch + shape.attention_flops(batch * context)
     return ceilings.least(num_bytes, flops)
 

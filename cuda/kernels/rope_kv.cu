@@ -9,13 +9,9 @@
 // bytes) are read by 32 heads: L1.
 #include "common.cuh"
 
-// Divided by `scale`, into the cache.
-template <class E>
-__device__ __forceinline__ void keep(E *to, const float (&x)[8], float scale) {
-    float scaled[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) scaled[i] = x[i] / scale;
-    store8(to, scaled);
+// Into the cache: as they are, or divided by `scale`.
+template <class E> __device__ __forceinline__ void keep(E *to, const float (&x)[8], float) {
+    store8(to, x);
 }
 __device__ __forceinline__ void keep(uint8_t *to, const float (&x)[8], float scale) {
     uint32_t words[2] = {0, 0};
@@ -85,7 +81,7 @@ __device__ __forceinline__ void rope_kv(T *qkv, const uint32_t *positions, const
 
 // qkv [T, (H + 2G) D]; positions, slots [T]; cosines, sines [P, D/2]; keys, values
 // [num_blocks, G, block_size, D]; D is a multiple of 16. A slot beyond the cache (a row of padding)
-// is not written. What is kept is keys and values divided by their scales.
+// is not written. In e4m3 keys and values are divided by their scales.
 #define ROPE_KV(T, E, name)                                                                        \
     extern "C" __global__ void rope_kv_##name(                                                     \
         T *qkv, const uint32_t *positions, const uint32_t *slots, const float *cosines,            \

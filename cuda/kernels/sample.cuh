@@ -145,6 +145,15 @@ __device__ int locate(SharedMemory &shared, int num, Value value, Target target_
     }
 }
 
+// An atomic addition to shared memory in two words: of 64 bits at once it would be a loop of comparisons, and many
+// threads meet at few bins where the distribution is flat.
+__device__ inline void add_in_shared(u64 *to, u64 value) {
+    uint32_t *words = reinterpret_cast<uint32_t *>(to), low = uint32_t(value);
+    uint32_t before = atomicAdd(words, low);
+    uint32_t high = uint32_t(value >> 32) + (before + low < before);
+    if (high > 0) atomicAdd(words + 1, high);
+}
+
 // Counts (and, where MASS, weighs) the kept items whose key agrees with `prefix` above `above`
 // bits, by the bits from `shift` on. Keys from `far` on are not put into bins: most of a vocabulary
 // is out of reach, and would make threads wait for each other at few bins. Returns the sum over
@@ -165,7 +174,7 @@ __device__ u64 histogram(SharedMemory &shared, const Items &items, const Kept &k
         if (item.key >= far) return;
         uint32_t bin = item.key >> shift & (NUM_BINS - 1) & ((1u << (above - shift)) - 1);
         atomicAdd(&shared.count[bin], 1u);
-        if (MASS) atomicAdd(&shared.mass[bin], share);
+        if (MASS) add_in_shared(&shared.mass[bin], share);
     });
     return block_sum(sum, shared);
 }

@@ -6,7 +6,6 @@
 
 use cudarc::driver::{
     CudaFunction, CudaView, CudaViewMut, DeviceRepr, LaunchConfig, PushKernelArg,
-    sys::CUfunction_attribute,
 };
 use half::bf16;
 
@@ -14,7 +13,7 @@ use crate::{
     Device, Heads,
     error::{Error, Result, expect_len},
     launch::blocks,
-    paged_attention::{check_heads, for_dim},
+    paged_attention::{check_heads, for_dim, give_shared},
 };
 
 /// Rows of a tile, of queries as of keys.
@@ -172,9 +171,7 @@ fn prepare(
 ) -> Result<(CudaFunction, LaunchConfig)> {
     let function = device.function(for_dim(names, heads))?;
     let shared_bytes = num_tiles * TILE * heads.head_dim * size_of::<bf16>() + FACTS_BYTES;
-    let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    let set = function.set_attribute(attribute, shared_bytes as i32);
-    set.map_err(Error::driver("shared memory"))?;
+    give_shared(&function, shared_bytes as u32)?;
     let num_blocks = (shape.num_tokens as usize).div_ceil(TILE);
     let config = LaunchConfig {
         grid_dim: (num_blocks as u32, num_heads as u32, 1),

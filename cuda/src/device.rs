@@ -235,6 +235,7 @@ impl Device {
 
     /// The kernel of this name.
     pub(crate) fn function(&self, name: &'static str) -> Result<CudaFunction> {
+        self.bind()?;
         let mut functions = self
             .inner
             .functions

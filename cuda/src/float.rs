@@ -13,6 +13,8 @@ pub trait Float: Output + CacheElement<Self> + Send + Sync {
     const MAX_INT8_ROWS: usize;
     /// Rounded to nearest, ties to even.
     fn of(value: f32) -> Self;
+    /// Whether [`paged_decode_shared`](crate::paged_decode_shared) has kernels.
+    const SHARES_PREFIXES: bool = <Self as CacheElement<Self>>::PAGED_PREFIX.is_some();
     /// Shares that [`paged_decode`](crate::paged_decode) may cut a sequence's keys into.
     #[doc(hidden)]
     const MAX_SPLITS: usize;
@@ -60,6 +62,9 @@ pub trait CacheElement<A>: Element {
     const PAGED_DECODE: [&'static str; 3];
     #[doc(hidden)]
     const PAGED_PREFILL: [&'static str; 3];
+    /// `None`: [`paged_decode_shared`](crate::paged_decode_shared) has no kernels.
+    #[doc(hidden)]
+    const PAGED_PREFIX: Option<[&'static str; 3]>;
 }
 impl CacheElement<bf16> for bf16 {
     const ROPE_KV: &'static str = "rope_kv_bf16";
@@ -73,6 +78,11 @@ impl CacheElement<bf16> for bf16 {
         "paged_prefill_64_bf16",
         "paged_prefill_128_bf16",
     ];
+    const PAGED_PREFIX: Option<[&'static str; 3]> = Some([
+        "paged_prefix_32_bf16",
+        "paged_prefix_64_bf16",
+        "paged_prefix_128_bf16",
+    ]);
 }
 impl CacheElement<bf16> for u8 {
     const ROPE_KV: &'static str = "rope_kv_bf16_e4m3";
@@ -86,6 +96,11 @@ impl CacheElement<bf16> for u8 {
         "paged_prefill_64_bf16_e4m3",
         "paged_prefill_128_bf16_e4m3",
     ];
+    const PAGED_PREFIX: Option<[&'static str; 3]> = Some([
+        "paged_prefix_32_bf16_e4m3",
+        "paged_prefix_64_bf16_e4m3",
+        "paged_prefix_128_bf16_e4m3",
+    ]);
 }
 impl CacheElement<f32> for f32 {
     const ROPE_KV: &'static str = "rope_kv_f32";
@@ -99,6 +114,7 @@ impl CacheElement<f32> for f32 {
         "paged_prefill_64_f32",
         "paged_prefill_128_f32",
     ];
+    const PAGED_PREFIX: Option<[&'static str; 3]> = None;
 }
 impl CacheElement<f32> for u8 {
     const ROPE_KV: &'static str = "rope_kv_f32_e4m3";
@@ -112,24 +128,5 @@ impl CacheElement<f32> for u8 {
         "paged_prefill_64_f32_e4m3",
         "paged_prefill_128_f32_e4m3",
     ];
-}
-
-/// An element type of keys and values of which prefixes may be shared.
-pub trait PrefixElement: CacheElement<bf16> {
-    #[doc(hidden)]
-    const PAGED_PREFIX: [&'static str; 3];
-}
-impl PrefixElement for bf16 {
-    const PAGED_PREFIX: [&'static str; 3] = [
-        "paged_prefix_32_bf16",
-        "paged_prefix_64_bf16",
-        "paged_prefix_128_bf16",
-    ];
-}
-impl PrefixElement for u8 {
-    const PAGED_PREFIX: [&'static str; 3] = [
-        "paged_prefix_32_bf16_e4m3",
-        "paged_prefix_64_bf16_e4m3",
-        "paged_prefix_128_bf16_e4m3",
-    ];
+    const PAGED_PREFIX: Option<[&'static str; 3]> = None;
 }

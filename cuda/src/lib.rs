@@ -34,6 +34,7 @@ mod sample;
 mod sums;
 mod swiglu;
 mod swiglu_backward;
+mod uploader;
 
 pub use adamw::{AdamWFactors, AdamWMoments, AdamWParameter, adamw};
 pub use causal_attention::{
@@ -43,17 +44,17 @@ pub use cross_entropy::{LossGradient, cross_entropy, cross_entropy_backward};
 pub use cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
 pub use device::{Device, Element, Graph};
 pub use error::{Error, Result};
-pub use float::{CacheElement, Float, PrefixElement};
+pub use float::{CacheElement, Float};
 pub use gather::{carry_tokens, embedding, gather_rows};
 pub use int8::{Int8View, dequantize_rows, int8_linear, quantize_rows};
 pub use lora::{Columns, Dropout, add_columns, dropout, dropout_f32, scale_round, take_columns};
 pub use paged_attention::{HEAD_DIMS, PagedCache, PagedQueries, paged_prefill, prefill_work};
 pub use paged_decode::{
     PagedPrefixes, SharedPrefixes, paged_decode, paged_decode_scratch_len, paged_decode_shared,
-    paged_decode_shared_scratch_len,
+    paged_decode_shared_scratch_len, prefix_tile_tokens,
 };
 pub use pinned::{Mark, Pinned};
-pub use product::{Output, Sum};
+pub use product::{LinearKernel, Output, Sum, Trial};
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::{NormBackward, norm_scratch_len, rms_norm_backward};
 pub use rope_kv::{Cache, Heads, Positions, rope_kv};
@@ -66,3 +67,4 @@ pub use sample::{
 pub use sums::{SUM_SCRATCH_LEN, Summed, add_sum};
 pub use swiglu::swiglu;
 pub use swiglu_backward::swiglu_backward;
+pub use uploader::Uploader;

@@ -120,15 +120,35 @@ fn shared_bytes(heads: Heads) -> u32 {
     512 * heads.head_dim as u32
 }
 
+/// Lets a kernel have so much shared memory for each block, and an SM as much of it as it can: several blocks
+/// are to be resident.
+pub(crate) fn give_shared(function: &CudaFunction, num_bytes: u32) -> Result<()> {
+    use CUfunction_attribute as Attribute;
+    /// Percent.
+    const ALL: i32 = 100;
+    for (attribute, value) in [
+        (
+            Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+            num_bytes as i32,
+        ),
+        (
+            Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+            ALL,
+        ),
+    ] {
+        let set = function.set_attribute(attribute, value);
+        set.map_err(Error::driver("shared memory"))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn with_shared(
     device: &Device,
     name: &'static str,
     heads: Heads,
 ) -> Result<CudaFunction> {
     let function = device.function(name)?;
-    let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    let set = function.set_attribute(attribute, shared_bytes(heads) as i32);
-    set.map_err(Error::driver("shared memory"))?;
+    give_shared(&function, shared_bytes(heads))?;
     Ok(function)
 }
 

@@ -6,10 +6,9 @@
 )]
 
 use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
-use half::bf16;
 
 use crate::{
-    CacheElement, Device, Float, Heads, PagedCache, PagedQueries, PrefixElement,
+    CacheElement, Device, Float, Heads, PagedCache, PagedQueries,
     error::{Error, Result, expect_len},
     launch::blocks,
     paged_attention::{BLOCK_THREADS, PREFILL_ROWS, Shape, check, for_dim, grid, with_shared},
@@ -49,10 +48,17 @@ pub struct SharedPrefixes {
 impl SharedPrefixes {
     /// For so many sequences, of which none has a prefix yet.
     pub fn new(num_sequences: usize) -> Self {
-        Self {
-            prefix_len: vec![0; num_sequences],
-            ..Self::default()
-        }
+        let mut prefixes = Self::default();
+        prefixes.clear(num_sequences);
+        prefixes
+    }
+
+    /// As new, with the memory it has.
+    pub fn clear(&mut self, num_sequences: usize) {
+        self.prefix_len.clear();
+        self.prefix_len.resize(num_sequences, 0);
+        self.work.clear();
+        self.members.clear();
     }
 
     /// These sequences begin with the same blocks, of `prefix_len` tokens together: a multiple of 16, all of
@@ -87,7 +93,7 @@ impl SharedPrefixes {
             self.members
                 .extend(query_start[*sequence]..query_start[sequence + 1]);
         }
-        let tile = (PREFILL_ROWS / (heads.num_heads / heads.num_groups.max(1)).max(1)).max(1);
+        let tile = prefix_tile_tokens(heads);
         for at in (from..self.members.len()).step_by(tile) {
             let count = tile.min(self.members.len() - at);
             self.work
@@ -95,6 +101,12 @@ impl SharedPrefixes {
         }
         Ok(())
     }
+}
+
+/// Tokens for which a shared prefix is read once: as many as have 64 rows with the heads of a group.
+pub fn prefix_tile_tokens(heads: Heads) -> usize {
+    let group = (heads.num_heads / heads.num_groups.max(1)).max(1);
+    (PREFILL_ROWS / group).max(1)
 }
 
 /// Over how many blocks a sequence's own keys are split, so that every SM has work, and those of prefixes.
@@ -147,13 +159,13 @@ pub fn paged_decode_scratch_len<A: Float>(
 }
 
 /// How much [`paged_decode_shared`] needs.
-pub fn paged_decode_shared_scratch_len(
+pub fn paged_decode_shared_scratch_len<A: Float>(
     device: &Device,
     num_sequences: usize,
     num_tokens: usize,
     heads: Heads,
 ) -> Result<usize> {
-    let splits = Splits::new::<bf16>(device, num_sequences, heads)?;
+    let splits = Splits::new::<A>(device, num_sequences, heads)?;
     let splits = splits.with_prefix(device, num_tokens, heads)?;
     Ok(splits.scratch_len(num_tokens * heads.num_heads, heads.head_dim))
 }
@@ -180,20 +192,20 @@ pub fn paged_decode<A: Float, E: CacheElement<A>>(
 }
 
 /// The same where sequences begin with the same blocks, which are read once for 64 rows (21 tokens at H/G = 3)
-/// instead of once for each sequence.
-pub fn paged_decode_shared<E: PrefixElement>(
+/// instead of once for each sequence. There are no kernels for f32.
+pub fn paged_decode_shared<A: Float, E: CacheElement<A>>(
     device: &Device,
-    queries: PagedQueries<'_, bf16>,
+    queries: PagedQueries<'_, A>,
     (cache, prefixes): (PagedCache<'_, E>, PagedPrefixes<'_>),
     heads: Heads,
-    (out, scratch): (&mut CudaViewMut<'_, bf16>, &mut CudaViewMut<'_, f32>),
+    (out, scratch): (&mut CudaViewMut<'_, A>, &mut CudaViewMut<'_, f32>),
 ) -> Result<()> {
     let op = "paged_decode_shared";
     let num_sequences = queries.context_len.len();
     expect_len(op, "prefix_len", num_sequences, prefixes.prefix_len.len())?;
     expect_len(op, "work", prefixes.work.len() / 4 * 4, prefixes.work.len())?;
     let num_tokens = out.len() / (heads.num_heads * heads.head_dim).max(1);
-    let splits = Splits::new::<bf16>(device, num_sequences, heads)?;
+    let splits = Splits::new::<A>(device, num_sequences, heads)?;
     let splits = splits.with_prefix(device, num_tokens, heads)?;
     let lens = (out.len(), scratch.len());
     let plan = Plan::new(op, (&queries, &cache), (heads, splits), lens)?;
@@ -291,18 +303,21 @@ impl Plan {
         Ok(())
     }
 
-    fn prefix<E: PrefixElement>(
+    fn prefix<A: Float, E: CacheElement<A>>(
         &self,
         device: &Device,
-        (queries, cache, prefixes): (PagedQueries<'_, bf16>, PagedCache<'_, E>, PagedPrefixes<'_>),
+        (queries, cache, prefixes): (PagedQueries<'_, A>, PagedCache<'_, E>, PagedPrefixes<'_>),
         (sums, weights): &mut Partial<'_>,
     ) -> Result<()> {
+        let Some(names) = E::PAGED_PREFIX else {
+            return Err(Error::argument(self.op, "query", "bf16", "f32"));
+        };
         let num_entries = prefixes.work.len() / 4;
         if num_entries == 0 || self.num_tokens == 0 {
             return Ok(());
         }
         let heads = self.heads;
-        let function = with_shared(device, for_dim(E::PAGED_PREFIX, heads), heads)?;
+        let function = with_shared(device, for_dim(names, heads), heads)?;
         let tokens = self.num_tokens as i32;
         let mut launch = device.stream().launch_builder(&function);
         launch.arg(queries.query).arg(cache.keys).arg(cache.values);

@@ -2,6 +2,8 @@
 //! computes a shape is asked once and kept.
 #![expect(unsafe_code, reason = "cublasLt takes descriptions and addresses")]
 
+mod trial;
+
 use std::{
     collections::HashMap,
     ffi::c_void,
@@ -13,15 +15,16 @@ use cudarc::{
     cublaslt::{
         result,
         sys::{
-            cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulDesc_t,
-            cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t,
-            cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cudaDataType,
+            cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
+            cublasLtMatmulDescAttributes_t, cublasLtMatrixLayout_t, cudaDataType,
         },
     },
     driver::{CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut},
 };
 use half::bf16;
 
+use self::trial::suggestions;
+pub use self::trial::{LinearKernel, Trial};
 use crate::{
     Device, Float,
     device::Element,
@@ -112,12 +115,23 @@ enum Lies {
     Transposed,
 }
 
+/// A product whose lengths were checked, and where its matrices lie. The address alone is enough: what orders
+/// streams by events is off (see [`Device::open`]).
+struct Checked {
+    shape: Shape,
+    types: (cudaDataType, cudaDataType),
+    a: u64,
+    b: u64,
+    d: u64,
+}
+
+/// A shape as cublasLt describes it, and which of its kernels computes it.
 struct Plan {
     description: cublasLtMatmulDesc_t,
     a: cublasLtMatrixLayout_t,
     b: cublasLtMatrixLayout_t,
     d: cublasLtMatrixLayout_t,
-    heuristic: cublasLtMatmulHeuristicResult_t,
+    algorithm: cublasLtMatmulAlgo_t,
 }
 
 impl Device {
@@ -129,9 +143,19 @@ impl Device {
         (y, sum): (&mut CudaViewMut<'_, Y>, Sum),
         num_inputs: usize,
     ) -> Result<()> {
+        let product = self.check_linear((x, w), (y, sum), num_inputs)?;
+        self.products().run(&product, None)
+    }
+
+    fn check_linear<A: Float, Y: Output>(
+        &self,
+        (x, w): (&CudaView<'_, A>, &CudaView<'_, A>),
+        to: (&mut CudaViewMut<'_, Y>, Sum),
+        num_inputs: usize,
+    ) -> Result<Checked> {
         let shape = (x.len() / num_inputs, w.len() / num_inputs, num_inputs);
         let lie = (Lies::Plain, Lies::Transposed);
-        self.product("linear", (x, w), (y, sum), (shape, lie))
+        self.check("linear", (x, w), to, (shape, lie))
     }
 
     /// `dx[T, K] (+)= dy[T, O] · w[O, K]`
@@ -145,7 +169,8 @@ impl Device {
         let num_outputs = w.len() / num_inputs;
         let shape = (dx.len() / num_inputs, num_inputs, num_outputs);
         let lie = (Lies::Plain, Lies::Plain);
-        self.product("linear_input_grad", (dy, w), (dx, sum), (shape, lie))
+        let product = self.check("linear_input_grad", (dy, w), (dx, sum), (shape, lie))?;
+        self.products().run(&product, None)
     }
 
     /// `dw[O, K] (+)= dy[T, O]ᵀ · x[T, K]`
@@ -158,27 +183,27 @@ impl Device {
     ) -> Result<()> {
         let shape = (dw.len() / num_inputs, num_inputs, x.len() / num_inputs);
         let lie = (Lies::Transposed, Lies::Plain);
-        self.product("linear_weight_grad", (dy, x), (dw, sum), (shape, lie))
+        let product = self.check("linear_weight_grad", (dy, x), (dw, sum), (shape, lie))?;
+        self.products().run(&product, None)
     }
 
-    fn product<A: Float, Y: Output>(
+    fn check<A: Float, Y: Output>(
         &self,
         op: &'static str,
         (a, b): (&CudaView<'_, A>, &CudaView<'_, A>),
         (d, sum): (&mut CudaViewMut<'_, Y>, Sum),
         ((m, n, k), (lies_a, lies_b)): ((usize, usize, usize), (Lies, Lies)),
-    ) -> Result<()> {
+    ) -> Result<Checked> {
         expect_len(op, "the first factor", m * k, a.len())?;
         expect_len(op, "the second factor", n * k, b.len())?;
         expect_len(op, "the result", m * n, d.len())?;
-        if m == 0 || n == 0 {
-            return Ok(());
-        }
         self.bind()?;
         let stream = self.stream();
-        let (a, _a) = a.device_ptr(stream);
-        let (b, _b) = b.device_ptr(stream);
-        let (d, _d) = d.device_ptr_mut(stream);
+        let ((a, _), (b, _), (d, _)) = (
+            a.device_ptr(stream),
+            b.device_ptr(stream),
+            d.device_ptr_mut(stream),
+        );
         let shape = Shape {
             m,
             n,
@@ -190,7 +215,13 @@ impl Device {
             adds: i32::from(sum == Sum::Add),
             alignment: 1 << (a | b | d | MAX_ALIGNMENT).trailing_zeros(),
         };
-        self.products().run(shape, (A::TYPE, Y::TYPE), (a, b, d))
+        Ok(Checked {
+            shape,
+            types: (A::TYPE, Y::TYPE),
+            a,
+            b,
+            d,
+        })
     }
 }
 
@@ -205,24 +236,49 @@ impl Products {
         })
     }
 
-    fn run(
-        &self,
-        shape: Shape,
-        types: (cudaDataType, cudaDataType),
-        (a, b, d): (u64, u64, u64),
-    ) -> Result<()> {
+    /// Does something with the plan for a product, which is made where there is none.
+    fn with_plan<T>(&self, product: &Checked, work: impl FnOnce(&Plan) -> Result<T>) -> Result<T> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = match plans.entry(shape) {
+        let plan = match plans.entry(product.shape) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Plan::new(self.handle, shape, types)?)
+                entry.insert(Plan::new(self.handle, product.shape, product.types)?)
             }
         };
-        let (alpha, beta) = (1.0_f32, if shape.adds == 1 { 1.0_f32 } else { 0.0 });
+        work(plan)
+    }
+
+    /// Takes this kernel for its shape, for which there is a plan.
+    fn prefer(&self, kernel: &LinearKernel) {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.get_mut(&kernel.shape) {
+            plan.algorithm = kernel.algorithm;
+        }
+    }
+
+    /// By the kernel that was chosen for its shape, or by another one for that shape.
+    fn run(&self, product: &Checked, by: Option<&cublasLtMatmulAlgo_t>) -> Result<()> {
+        let shape = &product.shape;
+        if shape.m == 0 || shape.n == 0 {
+            return Ok(());
+        }
+        self.with_plan(product, |plan| {
+            self.launch(product, plan, by.unwrap_or(&plan.algorithm))
+        })
+    }
+
+    fn launch(
+        &self,
+        product: &Checked,
+        plan: &Plan,
+        algorithm: &cublasLtMatmulAlgo_t,
+    ) -> Result<()> {
+        let adds = product.shape.adds == 1;
+        let (alpha, beta) = (1.0_f32, if adds { 1.0_f32 } else { 0.0 });
         let (workspace, _workspace) = self.workspace.device_ptr(&self.stream);
         let address = |at: u64| at as *mut c_void;
-        // SAFETY: the plan was made for these shapes, the lengths were checked against them, and the
-        // scratch memory is used by this stream alone. The first factor of the column-major product is
+        // SAFETY: plan and algorithm were made for these shapes, the lengths were checked against them, and
+        // the scratch memory is used by this stream alone. The first factor of the column-major product is
         // the row-major one's second.
         unsafe {
             result::matmul(
@@ -230,15 +286,15 @@ impl Products {
                 plan.description,
                 (&raw const alpha).cast(),
                 (&raw const beta).cast(),
-                address(b),
+                address(product.b),
                 plan.b,
-                address(a),
+                address(product.a),
                 plan.a,
-                address(d),
+                address(product.d),
                 plan.d,
-                address(d),
+                address(product.d),
                 plan.d,
-                &raw const plan.heuristic.algo,
+                algorithm,
                 address(workspace),
                 WORKSPACE_BYTES,
                 self.stream.cu_stream().cast(),
@@ -303,13 +359,13 @@ impl Plan {
             }
             .map_err(Error::blas("describe"))?;
         }
-        let heuristic = choose(handle, description, (a, b, d), shape.alignment)?;
+        let first = suggestions(handle, description, (a, b, d), (shape.alignment, 1))?;
         Ok(Self {
             description,
             a,
             b,
             d,
-            heuristic,
+            algorithm: first[0],
         })
     }
 }
@@ -318,47 +374,4 @@ impl Plan {
 fn layout(element: cudaDataType, rows: usize, cols: usize) -> Result<cublasLtMatrixLayout_t> {
     result::create_matrix_layout(element, cols as u64, rows as u64, cols as i64)
         .map_err(Error::blas("lay out"))
-}
-
-/// The kernel that cublasLt thinks fastest.
-fn choose(
-    handle: cublasLtHandle_t,
-    description: cublasLtMatmulDesc_t,
-    (a, b, d): (
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-    ),
-    alignment: u32,
-) -> Result<cublasLtMatmulHeuristicResult_t> {
-    use cublasLtMatmulPreferenceAttributes_t as Attribute;
-    let preference = result::create_matmul_pref().map_err(Error::blas("prefer"))?;
-    let workspace_bytes = WORKSPACE_BYTES;
-    let set = |attribute, value: *const c_void, size| {
-        // SAFETY: the attribute's type has this size.
-        unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
-    };
-    let chosen = [
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
-    ]
-    .into_iter()
-    .try_for_each(|attribute| {
-        let alignment = &raw const alignment;
-        set(attribute, alignment.cast(), size_of::<u32>())
-    })
-    .and_then(|()| {
-        let attribute = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-        let bytes = &raw const workspace_bytes;
-        set(attribute, bytes.cast(), size_of::<usize>())
-    })
-    .and_then(|()| {
-        // SAFETY: the descriptions were made by cublasLt.
-        unsafe { result::get_matmul_algo_heuristic(handle, description, b, a, d, d, preference) }
-    });
-    // SAFETY: made above, and not used any more.
-    let _ = unsafe { result::destroy_matmul_pref(preference) };
-    chosen.map_err(Error::blas("choose a kernel"))
 }

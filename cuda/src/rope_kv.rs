@@ -33,7 +33,7 @@ pub struct Cache<'a, 'b, E> {
     /// The same.
     pub values: &'a mut CudaViewMut<'b, E>,
     pub block_size: usize,
-    /// What is kept is divided by these: keys', values'. 1 where it is not e4m3.
+    /// What is kept in e4m3 is divided by these: keys', values'. 1 where it is not e4m3.
     pub scales: [f32; 2],
 }
 

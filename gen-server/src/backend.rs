@@ -3,7 +3,7 @@
 //! what the one stages only the other can install.
 
 mod checkpoint;
-mod cuda;
+pub(crate) mod cuda;
 mod llama;
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ pub(crate) trait Loader: Debug + Send + Sync {
 
 /// What a step may hold, as configured, and so many blocks: two slots at least, for a prompt of one token
 /// and its answer.
-fn step_limits(config: &ServerConfig, num_blocks: usize) -> Limits {
+pub(crate) fn step_limits(config: &ServerConfig, num_blocks: usize) -> Limits {
     Limits {
         block_size: config.block_size as usize,
         num_blocks: u32::try_from(num_blocks).unwrap_or(u32::MAX).max(2),

@@ -13,7 +13,7 @@ use model::template::TemplateChoice;
 use self::gpu::DEFAULT_GPU_MEMORY_UTILIZATION;
 pub use self::{
     args::{Args, LogFormat},
-    gpu::{GpuConfig, KvCacheDtype, WeightArenas},
+    gpu::{CascadeAttention, GpuConfig, KvCacheDtype, ProductTuning, WeightArenas},
     precision::{Dtype, Precision, Quantization},
 };
 

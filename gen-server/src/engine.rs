@@ -37,7 +37,7 @@ use self::{
     batch::StepBatch,
     gauges::Gauges,
     output::{Output, Outputs},
-    runner::{Runner, Sampled, StagedWeights},
+    runner::{Runner, RunnerError, Sampled, StagedWeights},
     scheduler::{Admission, Limits, Progress, Scheduler},
     sequence::Sequence,
 };
@@ -83,6 +83,8 @@ pub(crate) struct Engine {
     commands: Receiver<Command>,
     outputs: Outputs,
     pending_swap: Option<Swap>,
+    /// The runner's device is gone: there is nothing left but to end.
+    is_broken: bool,
     live_weights: watch::Sender<Arc<WeightsVersion>>,
     gauges: Arc<Gauges>,
     num_steps: u64,
@@ -122,6 +124,7 @@ impl Engine {
             commands: parts.commands,
             outputs: Outputs::default(),
             pending_swap: None,
+            is_broken: false,
             live_weights: parts.live_weights,
             gauges: parts.gauges,
             num_steps: 0,
@@ -132,10 +135,15 @@ impl Engine {
         }
     }
 
-    /// Works until it is told to stop, or the last handle is gone and everything submitted has ended.
+    /// Works until it is told to stop, or the last handle is gone and everything submitted has ended; or until
+    /// the runner's device is gone, and every request hears of it.
     pub(crate) fn run(&mut self) {
-        while self.take_commands() {
+        while !self.is_broken && self.take_commands() {
             self.step();
+        }
+        if self.is_broken {
+            tracing::error!("the engine has stopped with its device; restart the server");
+            self.fail_all();
         }
     }
 
@@ -218,7 +226,7 @@ impl Engine {
         let in_runner = ready.elapsed();
         if let Err(error) = result {
             let lost = self.scheduler.abandon_newest_step();
-            self.fail(&lost, &EngineFailure::Step(error.0));
+            self.fail(&lost, &error);
             self.num_steps += 1;
         }
         in_runner
@@ -233,7 +241,7 @@ impl Engine {
             Ok(()) => self.emit(),
             Err(error) => {
                 let lost = self.scheduler.abandon_oldest_step();
-                self.fail(&lost, &EngineFailure::Step(error.0));
+                self.fail(&lost, &error);
             }
         }
         self.num_steps += 1;
@@ -310,9 +318,11 @@ impl Engine {
         self.gauges.add_finished(num_ended);
     }
 
-    /// The requests of a step fail, the others go on.
-    fn fail(&mut self, lost: &[SequenceId], failure: &EngineFailure) {
-        tracing::error!(%failure, "a step failed");
+    /// The requests of a step fail, the others go on as long as the device does.
+    fn fail(&mut self, lost: &[SequenceId], error: &RunnerError) {
+        tracing::error!(%error, "a step failed");
+        self.is_broken |= matches!(error, RunnerError::Device(_));
+        let failure = EngineFailure::Step(error.to_string());
         for &id in lost {
             self.outputs.fail(id, failure.clone());
         }

@@ -29,15 +29,18 @@ mod speed;
 
 mod doctor;
 
+mod ceilings;
+
 mod config;
 mod error;
 
 pub use config::{
-    Args, AuthToken, ConfigError, Device, Dtype, GpuConfig, KvCacheDtype, KvCacheSize, LogFormat,
-    Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig, WeightArenas,
+    Args, AuthToken, CascadeAttention, ConfigError, Device, Dtype, GpuConfig, KvCacheDtype,
+    KvCacheSize, LogFormat, Mistake, Precision, PrefixCacheMode, ProductTuning, Quantization,
+    ServerConfig, WeightArenas,
 };
 pub use doctor::{Check, DoctorArgs, examine};
 pub use error::ServerError;
 pub use model::template::TemplateChoice;
 pub use server::{LoadedModel, run};
-pub use speed::{Bench, Measured, Phase, SpeedArgs};
+pub use speed::{Bench, Measured, PartsBench, Phase, SpeedArgs, StepParts};

@@ -4,7 +4,10 @@ use std::{fs, io, io::IsTerminal as _, net::SocketAddr, path::Path, process::Exi
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use gen_server::{Args, DoctorArgs, LoadedModel, LogFormat, ServerConfig, ServerError, SpeedArgs};
+use gen_server::{
+    Args, DoctorArgs, LoadedModel, LogFormat, Measured, PartsBench, ServerConfig, ServerError,
+    SpeedArgs,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -21,7 +24,7 @@ fn main() -> ExitCode {
         Some(word) if word == "doctor" => doctor(&DoctorArgs::parse_from(words)),
         Some(word) if word == "speed" => {
             let args = SpeedArgs::parse_from(words);
-            with_config(&args.server, |config| speed(&args, config))
+            with_config(&args.server, |config| speed(&args, &config))
         }
         _ => {
             let args = Args::parse();
@@ -45,8 +48,10 @@ fn with_config(args: &Args, go_on: impl FnOnce(ServerConfig) -> anyhow::Result<(
         Err(error) => {
             eprintln!("gen-server: {error:#}");
             match error.downcast_ref() {
-                // Asked for what this machine does not have.
-                Some(ServerError::Gpu(_) | ServerError::GpuMemory(_)) => EXIT_CONFIG.into(),
+                // Asked for what this machine does not have, or for what there is not.
+                Some(ServerError::Gpu(_) | ServerError::GpuMemory(_) | ServerError::Config(_)) => {
+                    EXIT_CONFIG.into()
+                }
                 _ => ExitCode::FAILURE,
             }
         }
@@ -70,14 +75,37 @@ fn doctor(args: &DoctorArgs) -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "a measurement is printed")]
-fn speed(args: &SpeedArgs, config: ServerConfig) -> anyhow::Result<()> {
+fn speed(args: &SpeedArgs, config: &ServerConfig) -> anyhow::Result<()> {
+    args.check(config).map_err(ServerError::from)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let mut bench = runtime.block_on(LoadedModel::load(config))?.into_bench();
+    let loaded = runtime.block_on(LoadedModel::load(config.clone()))?;
+    let mut bench = loaded.into_bench();
+    let mut steps = Vec::new();
     for phase in &args.phases {
         match bench.measure(*phase) {
+            Ok(measured) if args.parts => steps.push(measured),
             Ok(measured) if args.json => println!("{}", measured.json()),
             Ok(measured) => println!("{}", measured.line()),
             Err(problem) => eprintln!("left out: {problem}"),
+        }
+    }
+    // Its memory is needed.
+    drop(bench);
+    if args.parts {
+        parts(args, config, &steps)?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a measurement is printed")]
+fn parts(args: &SpeedArgs, config: &ServerConfig, steps: &[Measured]) -> anyhow::Result<()> {
+    let bench = PartsBench::open(config)?;
+    for step in steps {
+        let parts = bench.measure(step)?;
+        if args.json {
+            println!("{}", parts.json().join("\n"));
+        } else {
+            println!("{parts}");
         }
     }
     Ok(())

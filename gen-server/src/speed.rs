@@ -1,6 +1,8 @@
 //! `gen-server speed`: how long steps take here, without requests, scheduling or text. What it prints is the
 //! yardstick for all that is put on top.
 
+mod parts;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -8,9 +10,11 @@ use std::{
 
 use clap::Parser;
 
+pub use self::parts::{PartsBench, StepParts};
 use crate::{
-    Args,
+    Args, ServerConfig,
     backend::Backend,
+    config::ConfigError,
     engine::{
         batch::{BatchSequence, Carried, Drawing, LogitsRow, Purpose, StepBatch},
         runner::{Runner, RunnerError, Sampled},
@@ -32,16 +36,32 @@ const NUM_WARM_UPS: usize = 3;
     about = "Measures how long steps take, without requests"
 )]
 pub struct SpeedArgs {
-    /// What to measure: SEQUENCESxCONTEXT decodes, pTOKENS is a prompt
+    /// What to measure: SEQUENCESxCONTEXT decodes, SEQUENCESxCONTEXT/SHARED with so many first tokens in
+    /// common, pTOKENS is a prompt
     #[arg(long, value_name = "PHASE,...", value_delimiter = ',', default_value = DEFAULT_PHASES)]
     pub phases: Vec<Phase>,
 
-    /// One JSON object a phase
+    /// Also where the time of a step goes: each of its kernels alone, on a GPU
+    #[arg(long)]
+    pub parts: bool,
+
+    /// One JSON object a phase, or, with --parts, a part
     #[arg(long)]
     pub json: bool,
 
     #[command(flatten)]
     pub server: Args,
+}
+
+impl SpeedArgs {
+    /// What cannot be measured with `config`.
+    pub fn check(&self, config: &ServerConfig) -> Result<(), ConfigError> {
+        if self.parts {
+            parts::check(config)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// What bench/gpu.sh measures of a large model.
@@ -50,8 +70,13 @@ const DEFAULT_PHASES: &str = "1x128,8x128,64x128,128x384,256x384,p512";
 /// Steps of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// One token for each of `batch` sequences that have `context` tokens with it.
-    Decode { batch: u32, context: u32 },
+    /// One token for each of `batch` sequences that have `context` tokens with it, the first `shared` of which
+    /// (in whole blocks of the cache) are the same.
+    Decode {
+        batch: u32,
+        context: u32,
+        shared: u32,
+    },
     /// A prompt of so many tokens.
     Prefill { tokens: u32 },
 }
@@ -65,7 +90,8 @@ pub struct Measured {
     pub num_steps: usize,
 }
 
-/// A phase as it is typed: `256x384` is 256 sequences of 384 tokens, `p8192` a prompt of 8,192.
+/// A phase as it is typed: `256x384` is 256 sequences of 384 tokens, `256x384/256` the same with 256 in common,
+/// `p8192` a prompt of 8,192.
 impl std::str::FromStr for Phase {
     type Err = String;
 
@@ -74,15 +100,22 @@ impl std::str::FromStr for Phase {
         let phase = match text.strip_prefix('p') {
             Some(tokens) => number(tokens).map(|tokens| Self::Prefill { tokens }),
             None => text.split_once('x').and_then(|(batch, context)| {
-                Some(Self::Decode {
+                let (context, shared) = match context.split_once('/') {
+                    Some((context, shared)) => (context, number(shared)?),
+                    None => (context, 0),
+                };
+                let context = number(context)?;
+                (shared < context).then_some(Self::Decode {
                     batch: number(batch)?,
-                    context: number(context)?,
+                    context,
+                    shared,
                 })
             }),
         };
         phase.ok_or_else(|| {
             format!(
-                "expected SEQUENCESxCONTEXT or pTOKENS, such as 256x384 or p8192, found {text:?}"
+                "expected SEQUENCESxCONTEXT, SEQUENCESxCONTEXT/SHARED or pTOKENS, such as 256x384, \
+                 256x384/256 or p8192, found {text:?}"
             )
         })
     }
@@ -91,7 +124,16 @@ impl std::str::FromStr for Phase {
 impl std::fmt::Display for Phase {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Decode { batch, context } => write!(formatter, "{batch}x{context}"),
+            Self::Decode {
+                batch,
+                context,
+                shared: 0,
+            } => write!(formatter, "{batch}x{context}"),
+            Self::Decode {
+                batch,
+                context,
+                shared,
+            } => write!(formatter, "{batch}x{context}/{shared}"),
             Self::Prefill { tokens } => write!(formatter, "p{tokens}"),
         }
     }
@@ -121,8 +163,12 @@ impl Measured {
             ..
         } = self;
         match self.phase {
-            Phase::Decode { batch, context } => format!(
-                r#"{{"what":"decode","batch":{batch},"context":{context},"ms_per_step":{ms:.4},"steps":{num_steps}}}"#
+            Phase::Decode {
+                batch,
+                context,
+                shared,
+            } => format!(
+                r#"{{"what":"decode","batch":{batch},"context":{context},"shared":{shared},"ms_per_step":{ms:.4},"steps":{num_steps}}}"#
             ),
             Phase::Prefill { tokens } => format!(
                 r#"{{"what":"prefill","tokens":{tokens},"ms":{ms:.4},"steps":{num_steps}}}"#
@@ -151,7 +197,7 @@ impl Bench {
     /// Runs the steps of `phase` again and again.
     pub fn measure(&mut self, phase: Phase) -> Result<Measured, String> {
         let batch = self.batch(phase)?;
-        let failed = |error: RunnerError| error.0;
+        let failed = |error: RunnerError| error.to_string();
         let mut outcomes = Vec::new();
         for _ in 0..NUM_WARM_UPS {
             self.runner.submit(&batch).map_err(failed)?;
@@ -184,9 +230,13 @@ impl Bench {
     }
 
     fn batch(&self, phase: Phase) -> Result<StepBatch, String> {
-        let (num_sequences, query_len, context_len) = match phase {
-            Phase::Decode { batch, context } => (batch, 1, context),
-            Phase::Prefill { tokens } => (1, tokens, tokens),
+        let (num_sequences, query_len, context_len, shared) = match phase {
+            Phase::Decode {
+                batch,
+                context,
+                shared,
+            } => (batch, 1, context, shared),
+            Phase::Prefill { tokens } => (1, tokens, tokens, 0),
         };
         let limits = &self.limits;
         let num_blocks = limits.num_blocks_for(context_len as usize) as u32;
@@ -222,9 +272,10 @@ impl Bench {
                 block_table_start: first_block,
                 block_table_len: num_blocks,
             });
-            batch
-                .block_tables
-                .extend(first_block..first_block + num_blocks);
+            // Blocks that are shared are those of the first sequence.
+            let num_shared = shared / limits.block_size as u32;
+            let own = first_block + num_shared..first_block + num_blocks;
+            batch.block_tables.extend((0..num_shared).chain(own));
             batch.rows.push(LogitsRow {
                 row: (sequence + 1) * query_len - 1,
                 drawing: sequence,
@@ -260,17 +311,16 @@ fn check(outcomes: &[Option<Sampled>], batch: &StepBatch) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ServerConfig,
-        backend::{fake::write_tiny_model, load},
-    };
+    use crate::backend::{fake::write_tiny_model, load};
 
     #[test]
     fn phases_are_read_as_they_are_written() {
-        for text in ["256x384", "p8192"] {
+        for text in ["256x384", "256x384/256", "p8192"] {
             assert_eq!(text.parse::<Phase>().unwrap().to_string(), text);
         }
-        for text in ["", "p", "p0", "4", "4x", "x4", "-1x4", "4x0"] {
+        for text in [
+            "", "p", "p0", "4", "4x", "x4", "-1x4", "4x0", "4x4/0", "4x4/4", "4x/2",
+        ] {
             assert!(
                 text.parse::<Phase>().unwrap_err().contains("256x384"),
                 "{text}"
@@ -284,7 +334,7 @@ mod tests {
         write_tiny_model(dir.path(), 1);
         let backend = load(&ServerConfig::for_model(dir.path())).unwrap();
         let mut bench = Bench::new(backend);
-        for phase in ["3x40", "p100"] {
+        for phase in ["3x40", "3x40/32", "p100"] {
             let measured = bench.measure(phase.parse().unwrap()).unwrap();
             assert!(measured.ms_per_step > 0.0 && measured.num_steps >= MIN_REPETITIONS);
             assert!(

@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use model::random::{RandomModelSpec, preset, random_model};
+
 fn gen_server(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gen-server"));
     command.args(words).env_remove("RUST_LOG");
@@ -18,7 +20,7 @@ fn text(output: &Output) -> String {
 }
 
 fn has_hardware() -> bool {
-    Path::new("/dev/nvidia0").exists()
+    Path::new("/dev/nvidiactl").exists()
 }
 
 /// With the software GPU's libraries, where there is no other; `None`, said loudly, without either.
@@ -46,7 +48,8 @@ fn the_doctor_finds_nothing_wrong() {
         .filter(|line| line.starts_with("ok "))
         .collect();
     assert_eq!(lines.len(), 5, "{text}");
-    assert!(text.contains("GPU against CPU: 9 steps agree"), "{text}");
+    let agree = "GPU against CPU: log probabilities of 9 steps agree: float32 ";
+    assert!(text.contains(agree), "{text}");
 }
 
 #[test]
@@ -102,6 +105,8 @@ fn what_a_gpu_cannot_do_is_refused() {
         "cuda",
         "--dtype",
         "f32",
+        "--kv-cache-dtype",
+        "bf16",
         "--block-size",
         "8",
     ];
@@ -109,11 +114,52 @@ fn what_a_gpu_cannot_do_is_refused() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(78), "{said}");
     for problem in [
-        "--dtype: expected bf16 with --device cuda, found f32",
+        "--kv-cache-dtype: expected auto or fp8 with --dtype f32, found bf16",
         "--block-size: expected a multiple of 16 with --device cuda, found 8",
     ] {
         assert!(said.contains(problem), "{said}");
     }
+}
+
+/// A model is loaded and timed, then its memory is given back and the parts are timed.
+#[test]
+fn a_step_is_taken_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = preset("tiny").unwrap();
+    (config.vocab_size, config.hidden_size) = (304, 64);
+    (config.intermediate_size, config.num_hidden_layers) = (96, 2);
+    (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
+    (config.head_dim, config.max_position_embeddings) = (64, 128);
+    let spec = RandomModelSpec {
+        config,
+        seed: 1,
+        tokenizer_from: None,
+    };
+    random_model(&spec, dir.path()).unwrap();
+    let model = dir.path().to_str().unwrap();
+    let mut words = vec!["speed", "--parts", "--model", model, "--device", "cuda"];
+    words.extend(["--phases", "2x20,p16,p9999", "--max-num-seqs", "4"]);
+    let Some(output) = on_gpu(&words) else {
+        return;
+    };
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("left out: p9999: "), "{said}");
+    let is_last = |line: &&str| line.starts_with("measured step");
+    assert_eq!(said.lines().filter(is_last).count(), 2, "{said}");
+}
+
+#[test]
+fn parts_are_those_of_a_gpu() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/demo/model");
+    let words = ["speed", "--parts", "--model", model];
+    let output = gen_server(&words).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("gen-server: --parts: expected --device cuda"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -131,7 +177,7 @@ fn steps_are_timed() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(
-        said.contains(r#"{"what":"decode","batch":2,"context":20,"ms_per_step":"#),
+        said.contains(r#"{"what":"decode","batch":2,"context":20,"shared":0,"ms_per_step":"#),
         "{said}"
     );
     assert!(

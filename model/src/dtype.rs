@@ -1,6 +1,10 @@
 //! The element types a checkpoint file may hold, and conversion from and to `f32`.
 
 use half::{bf16, f16};
+use rayon::prelude::*;
+
+/// Values that are converted by one task.
+const CHUNK: usize = 1 << 16;
 
 /// Element type of a stored weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,19 +57,21 @@ impl StoredDtype {
     /// whole number of elements.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         debug_assert_eq!(bytes.len() % self.size(), 0);
-        match self {
-            Self::Bf16 => bytes
-                .chunks_exact(2)
-                .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            Self::F16 => bytes
-                .chunks_exact(2)
-                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            Self::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
+        let mut values = vec![0.0; bytes.len() / self.size()];
+        let chunks = values.par_chunks_mut(CHUNK);
+        chunks
+            .zip(bytes.par_chunks(CHUNK * self.size()))
+            .for_each(|(values, bytes)| self.decode_to(values, bytes));
+        values
+    }
+
+    fn decode_to(self, values: &mut [f32], bytes: &[u8]) {
+        for (value, b) in values.iter_mut().zip(bytes.chunks_exact(self.size())) {
+            *value = match self {
+                Self::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+                Self::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
+                Self::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+            };
         }
     }
 

@@ -9,7 +9,7 @@ mod network;
 mod products;
 mod room;
 
-pub use arena::{Arena, HostWeights, WeightElement, arena_bytes, check_config};
+pub use arena::{Arena, HostWeights, WeightElement, arena_bytes, check_config, quantize_rows};
 pub use inputs::{Inputs, NOWHERE, Step, StepSequence, StepShape};
 pub use kv_cache::{KvCache, KvElement, KvShape, kv_block_bytes};
 pub use network::Network;

@@ -10,6 +10,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 
 use self::header::{read_header, read_index};
@@ -82,10 +83,16 @@ impl TensorReader {
         self.checkpoint.read(&spec.name, &mut self.bytes)?;
         let (path, location) = self.checkpoint.locate(&spec.name);
         self.hasher.start(&spec.name, &spec.shape, location.dtype);
-        self.hasher.bytes(&self.bytes);
-        let values = location.dtype.decode(&self.bytes);
-        check_finite(path, &spec.name, &values)?;
-        Ok(values)
+        let (hasher, bytes) = (&mut self.hasher, &self.bytes);
+        // Hashing is the longest part of loading, and has one thread.
+        let ((), values) = rayon::join(
+            || hasher.bytes(bytes),
+            || {
+                let values = location.dtype.decode(bytes);
+                check_finite(path, &spec.name, &values).map(|()| values)
+            },
+        );
+        values
     }
 
     /// Of what the files hold (see [`Weights::digest`]), once all tensors were read.
@@ -109,7 +116,7 @@ impl Iterator for TensorReader {
 }
 
 fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
-    match values.iter().position(|value| !value.is_finite()) {
+    match values.par_iter().position_first(|value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => {
             let found = format!("{} at index {index}", values[index]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::DType;
-use cuda::Float;
+use cuda::{Float, Uploader};
 use cuda_emulator::Provided;
 use half::bf16;
 use kernels::{Crew, KvCache as CpuKvCache, WeightFormat};
@@ -130,7 +130,8 @@ impl<A: Float> Both<A> {
         });
         let device = cuda::Device::open(0).unwrap();
         let mut arena = Arena::new(&device, config, weights).unwrap();
-        arena.load(&device, dir, config).unwrap();
+        let mut uploader = Uploader::new(&device).unwrap();
+        arena.load(&mut uploader, dir, config).unwrap();
         let room = Room {
             num_tokens: 128,
             num_sequences: 4,
@@ -193,6 +194,7 @@ impl<A: Float> Both<A> {
             rows: &batch.logits_rows,
             carried: &[],
             tiles: &tiles,
+            prefixes: None,
         };
         let gpu = network.logits_of(arena, cache, &step).unwrap();
         let [exact, rounded] = self.cpu.each_mut().map(|(llama, kv)| {
@@ -346,6 +348,7 @@ fn few_wanted_rows_are_those_of_all() {
                 rows,
                 carried: &[],
                 tiles: &tiles,
+                prefixes: None,
             };
             network.logits_of(&arena, &mut cache, &step).unwrap()
         };

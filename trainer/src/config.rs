@@ -80,7 +80,7 @@ pub enum DeviceKind {
 pub enum BaseFormat {
     F32,
     Bf16,
-    /// 8 bits with a scale for each group of inputs; embedding and head in bf16.
+    /// 8 bits with a scale for each group of inputs (on a GPU: for each output); embedding and head in bf16.
     Int8,
 }
 

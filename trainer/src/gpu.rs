@@ -1,9 +1,9 @@
 //! Training on a GPU: forward, backward and the optimizer by hand, as `crate::forward` does them on the
 //! CPU, with everything in the GPU's memory. The host hands micro-batches over and reads two numbers a
 //! step: loss and gradient norm. Products take bf16 factors; sums, the residual stream, gradients and
-//! (with `--precision bf16`) the weights that are trained are f32. Of several processes each has a GPU with
-//! the whole model and takes its share of the micro-batches; gradients are summed, and all make the same
-//! update.
+//! (with `--precision bf16`) the weights that are trained are f32; the frozen ones may be int8. Of several
+//! processes each has a GPU with the whole model and takes its share of the micro-batches; gradients are
+//! summed, and all make the same update.
 
 mod budget;
 mod buffers;
@@ -105,7 +105,7 @@ impl GpuEngine {
         let rope = Rope::new(&device, &rope_table(&config, positions))?;
         let capacity = Capacity {
             num_tokens: max_tokens,
-            rank: lora(&options.method).map_or(0, |lora| lora.rank),
+            lora: lora(&options.method),
         };
         let buffers = Buffers::new(&device, &config, capacity, options.checkpointing)?;
         Ok(Self {
@@ -270,6 +270,7 @@ impl Engine for GpuEngine {
             layout,
             f32s,
             bf16s,
+            ..
         } = weights;
         for (number, parameter) in layout.parameters.iter().enumerate() {
             let decay = if parameter.spec.shape.len() >= 2 {

@@ -50,7 +50,7 @@ pub fn load() -> Provided {
 }
 
 fn load_once() -> Provided {
-    if Path::new("/dev/nvidia0").exists() {
+    if Path::new("/dev/nvidiactl").exists() {
         return Provided::Hardware;
     }
     let Some(folder) = library_folder() else {

@@ -90,3 +90,27 @@ fn another_thread_may_begin_with_pinned_memory() {
     sent.unwrap();
     assert_eq!(device.download(&on_gpu).unwrap(), [0; 4]);
 }
+
+/// More than a piece, and a few values: all arrive, whatever becomes of the host's.
+#[test]
+fn an_uploader_writes_piece_by_piece() {
+    let Some(device) = device() else { return };
+    let mut uploader = cuda::Uploader::new(&device).unwrap();
+    let len = (40 << 20) / 4 + 3;
+    let mut to = device.zeros::<f32>(len + 2).unwrap();
+    let mut values: Vec<f32> = (0..len).map(|at| at as f32).collect();
+    uploader.write(&values, &mut to.slice_mut(1..=len)).unwrap();
+    values.fill(-1.0);
+    uploader
+        .write(&values[..1], &mut to.slice_mut(len + 1..))
+        .unwrap();
+    let found = device.download(&to).unwrap();
+    assert_eq!((found[0], found[len + 1]), (0.0, -1.0));
+    let expected = (0..len).map(|at| at as f32);
+    assert!(found[1..=len].iter().copied().eq(expected));
+    let error = uploader.write(&values, &mut to.slice_mut(..5)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("upload: len: expected at most 5, found {len}")
+    );
+}

@@ -7,7 +7,7 @@
 
 use cuda::{
     CacheElement, CudaSlice, Device, HEAD_DIMS, Heads, PagedCache, PagedPrefixes, PagedQueries,
-    PrefixElement, SharedPrefixes,
+    SharedPrefixes,
 };
 use half::bf16;
 
@@ -211,7 +211,7 @@ impl Case {
         to_f32(&device.download(&out).unwrap())
     }
 
-    fn run_shared<E: PrefixElement>(
+    fn run_shared<E: CacheElement<bf16>>(
         &self,
         device: &Device,
         (convert, scales): (impl Fn(f32) -> E, [f32; 2]),
@@ -221,7 +221,8 @@ impl Case {
         let heads = self.heads;
         let len = num_tokens * heads.num_heads * heads.head_dim;
         let mut out = device.upload(&vec![bf16::NAN; len]).unwrap();
-        let len = cuda::paged_decode_shared_scratch_len(device, num_sequences, num_tokens, heads);
+        let len =
+            cuda::paged_decode_shared_scratch_len::<bf16>(device, num_sequences, num_tokens, heads);
         let mut scratch = device.upload(&vec![f32::NAN; len.unwrap()]).unwrap();
         let prefixes = self.prefixes(&self.query_start());
         let prefix_len = device.upload(&prefixes.prefix_len).unwrap();

@@ -97,3 +97,59 @@ fn products_of_f32_are_their_twins() {
         }
     }
 }
+
+/// Whatever kernel cublasLt suggests computes the product, and none is taken for another shape.
+#[test]
+fn all_suggested_kernels_compute_the_product() {
+    let Some(device) = device() else { return };
+    for seed in SEEDS {
+        let mut random = Random::new(seed);
+        let (t, o, k) = (random.below(1, 20), 8 * random.below(1, 5), 64);
+        let (x, w) = (random.bf16s(t * k), random.bf16s(o * k));
+        let (fx, fw) = (to_f32(&x), to_f32(&w));
+        let expected = twin((t, o, k), |i, l| fx[i * k + l], |l, j| fw[j * k + l]);
+        let x = device.upload(&x).unwrap();
+        let w = device.upload(&w).unwrap();
+        let factors = (&x.as_view(), &w.as_view());
+        let mut y = device.zeros::<f32>(t * o).unwrap();
+        let to = (&mut y.as_view_mut(), Sum::Overwrite);
+        let kernels = device.linear_kernels(factors, to, k, 16).unwrap();
+        assert!((1..=16).contains(&kernels.len()));
+        for kernel in &kernels {
+            device.set_zero(&mut y).unwrap();
+            let to = (&mut y.as_view_mut(), Sum::Overwrite);
+            device.linear_by(kernel, factors, to, k).unwrap();
+            assert_close(&device.download(&y).unwrap(), &expected, 1e-5);
+        }
+        let to = (&mut y.as_view_mut(), Sum::Add);
+        let refused = device.linear_by(&kernels[0], factors, to, k).unwrap_err();
+        assert!(
+            refused.to_string().starts_with("linear_by: kernel: "),
+            "{refused}"
+        );
+    }
+}
+
+/// Whatever is taken, products are what they were.
+#[test]
+fn a_tuned_product_is_its_twin() {
+    let Some(device) = device() else { return };
+    let mut random = Random::new(7);
+    let (t, o, k) = (5, 24, 64);
+    let (x, w) = (random.bf16s(t * k), random.bf16s(3 * o * k));
+    let (fx, fw) = (to_f32(&x), to_f32(&w[o * k..2 * o * k]));
+    let (x, w) = (device.upload(&x).unwrap(), device.upload(&w).unwrap());
+    let weights: Vec<_> = (0..3)
+        .map(|at| w.slice(at * o * k..(at + 1) * o * k))
+        .collect();
+    let mut y = device.zeros::<f32>(t * o).unwrap();
+    let to = (&mut y.as_view_mut(), Sum::Overwrite);
+    let trial = device
+        .tune_linear(&x.as_view(), &weights, to, (k, 16))
+        .unwrap();
+    assert!(trial.taken < 16 && 0.0 < trial.taken_s && trial.taken_s <= trial.first_s);
+    let to = (&mut y.as_view_mut(), Sum::Overwrite);
+    device.linear(&x.as_view(), &weights[1], to, k).unwrap();
+    let expected = twin((t, o, k), |i, l| fx[i * k + l], |l, j| fw[j * k + l]);
+    assert_close(&device.download(&y).unwrap(), &expected, 1e-5);
+}

@@ -1,9 +1,10 @@
 //! The backend on a GPU: what its memory is for, and the pair of runner and loader.
 
 mod arenas;
-mod buckets;
+pub(crate) mod buckets;
 mod loader;
 mod order;
+mod prefixes;
 mod runner;
 mod sampling;
 
@@ -12,7 +13,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use cuda::{Device, Float};
+use cuda::{Device, Float, Uploader};
 use half::bf16;
 use model::{
     config::LlamaConfig,
@@ -25,6 +26,7 @@ use model::{
 use self::{
     arenas::Arenas,
     loader::{CudaLoader, Prober, Staging},
+    prefixes::Sharing,
     runner::CudaRunner,
 };
 use super::{
@@ -34,7 +36,8 @@ use super::{
 };
 use crate::{
     config::{
-        Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig, WeightArenas,
+        CascadeAttention, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, ServerConfig,
+        WeightArenas,
     },
     engine::scheduler::Limits,
     error::ServerError,
@@ -42,7 +45,7 @@ use crate::{
 };
 
 /// Rows whose logits are in memory at once: with a vocabulary of 128,256 these are 263 MB.
-const MAX_LOGITS_ROWS: usize = 512;
+pub(crate) const MAX_LOGITS_ROWS: usize = 512;
 /// What the driver, graphs and cublasLt take beside what is counted here.
 const RESERVED_BYTES: usize = 1 << 30;
 /// On the software GPU of tests, whose memory is the host's.
@@ -72,8 +75,10 @@ fn load_as<A: Float>(config: &ServerConfig) -> Result<Backend, ServerError> {
     let arenas = (0..num_arenas(config)).map(|_| Arena::<A>::new(&device, &folder.config, element));
     let arenas = Arenas::new(arenas.collect::<Result<_, _>>()?);
     let mut live = arenas.take().ok_or(ServerError::EngineStopped)?;
+    let mut uploader = Uploader::new(&device)?;
     live.arena_mut()
-        .load(&device, &config.model_dir, &folder.config)?;
+        .load(&mut uploader, &config.model_dir, &folder.config)?;
+    drop(uploader);
     let weights = WeightsVersion {
         number: 1,
         digest: live.arena().digest().to_owned(),
@@ -87,7 +92,8 @@ fn load_as<A: Float>(config: &ServerConfig) -> Result<Backend, ServerError> {
         element: kv_element(config),
     };
     let kv_cache = KvCache::new(&device, &folder.config, shape)?;
-    let runner = CudaRunner::new((network, kv_cache), (live, &arenas))?;
+    let ways = (sharing::<A>(config), config.gpu.product_tuning);
+    let runner = CudaRunner::new((network, kv_cache), (live, &arenas), ways)?;
     let staging = match config.gpu.weight_arenas {
         WeightArenas::Two => Staging::Arenas {
             prober: Box::new(Mutex::new(Prober::new(&device, &folder.config, element)?)),
@@ -118,18 +124,27 @@ fn num_arenas(config: &ServerConfig) -> usize {
     }
 }
 
-fn weight_element(config: &ServerConfig) -> WeightElement {
+pub(crate) fn weight_element(config: &ServerConfig) -> WeightElement {
     match config.precision {
         Precision::Float(_) => WeightElement::Float,
         Precision::Quantized(Quantization::Int8) => WeightElement::Int8,
     }
 }
 
-fn kv_element(config: &ServerConfig) -> KvElement {
+pub(crate) fn kv_element(config: &ServerConfig) -> KvElement {
     match config.gpu.kv_cache_dtype {
         // `config` was checked: bf16 is not asked for beside f32.
         KvCacheDtype::Auto | KvCacheDtype::Bf16 => KvElement::Float,
         KvCacheDtype::Fp8 => KvElement::E4m3,
+    }
+}
+
+fn sharing<A: Float>(config: &ServerConfig) -> Option<Sharing> {
+    let block_size = config.block_size as usize;
+    match config.gpu.cascade_attention {
+        CascadeAttention::Auto if A::SHARES_PREFIXES => Some(Sharing::auto(block_size)),
+        CascadeAttention::Always if A::SHARES_PREFIXES => Some(Sharing::always(block_size)),
+        _ => None,
     }
 }
 

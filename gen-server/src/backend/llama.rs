@@ -182,7 +182,7 @@ impl Runner for LlamaRunner {
             None => self.forward(batch),
         };
         self.pool = pool;
-        self.drawn = Some(drawn.map_err(|error| RunnerError(error.to_string()))?);
+        self.drawn = Some(drawn.map_err(|error| RunnerError::Step(error.to_string()))?);
         Ok(())
     }
 

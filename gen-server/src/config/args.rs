@@ -14,9 +14,10 @@ use model::{
 };
 
 use super::{
-    AuthToken, ConfigError, DEFAULT_GPU_MEMORY_UTILIZATION, DEFAULT_GRACE_MS,
+    AuthToken, CascadeAttention, ConfigError, DEFAULT_GPU_MEMORY_UTILIZATION, DEFAULT_GRACE_MS,
     DEFAULT_MAX_QUEUED_REQUESTS, DEFAULT_MAX_TOKENS, Device, Dtype, GpuConfig, KvCacheDtype,
-    KvCacheSize, Mistake, Precision, PrefixCacheMode, Quantization, ServerConfig, WeightArenas,
+    KvCacheSize, Mistake, Precision, PrefixCacheMode, ProductTuning, Quantization, ServerConfig,
+    WeightArenas,
 };
 
 const EXAMPLES: &str = "\
@@ -86,6 +87,16 @@ pub struct Args {
     /// swap only exchanges them; 1 is for small cards: it waits in the host's memory
     #[arg(long, value_enum, default_value_t = WeightArenas::Two)]
     pub weight_arenas: WeightArenas,
+
+    /// With --device cuda: read keys that sequences have in common, such as those of few-shot prompts,
+    /// once for all instead of once for each. Its gain has not been measured, and so it is off
+    #[arg(long, value_enum, default_value_t = CascadeAttention::Off)]
+    pub cascade_attention: CascadeAttention,
+
+    /// With --device cuda: choose the kernels of decodes' products by trial, in the first seconds. The
+    /// last bits of an answer may then differ between two starts. Its gain has not been measured
+    #[arg(long, value_enum, default_value_t = ProductTuning::Off)]
+    pub tune_products: ProductTuning,
 
     /// Numbers to compute in. `bf16` halves the memory of weights and KV cache and is faster
     /// (bench/RESULTS.md says by how much); logits then differ in the third digit, so that a greedy
@@ -196,6 +207,8 @@ impl ServerConfig {
                 memory_utilization: args.gpu_memory_utilization,
                 kv_cache_dtype: args.kv_cache_dtype,
                 weight_arenas: args.weight_arenas,
+                cascade_attention: args.cascade_attention,
+                product_tuning: args.tune_products,
             },
             precision: precision(args),
             kv_cache: kv_cache_size(args, &mut mistakes),

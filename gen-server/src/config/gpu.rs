@@ -18,6 +18,8 @@ pub struct GpuConfig {
     pub memory_utilization: f32,
     pub kv_cache_dtype: KvCacheDtype,
     pub weight_arenas: WeightArenas,
+    pub cascade_attention: CascadeAttention,
+    pub product_tuning: ProductTuning,
 }
 
 impl Default for GpuConfig {
@@ -27,6 +29,8 @@ impl Default for GpuConfig {
             memory_utilization: DEFAULT_GPU_MEMORY_UTILIZATION,
             kv_cache_dtype: KvCacheDtype::Auto,
             weight_arenas: WeightArenas::Two,
+            cascade_attention: CascadeAttention::Off,
+            product_tuning: ProductTuning::Off,
         }
     }
 }
@@ -52,6 +56,24 @@ pub enum WeightArenas {
     Two,
 }
 
+/// When keys that sequences have in common are read once for all that decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CascadeAttention {
+    Off,
+    /// Where it pays by arithmetic: few-shot prompts of hundreds of tokens.
+    Auto,
+    /// Wherever two sequences share a block, for measurements.
+    Always,
+}
+
+/// Whether the kernels of products are chosen by trial at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProductTuning {
+    /// Those that cublasLt expects to be fastest.
+    Off,
+    On,
+}
+
 /// What a GPU cannot be asked for.
 pub(super) fn mistakes(config: &ServerConfig) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
@@ -60,6 +82,10 @@ pub(super) fn mistakes(config: &ServerConfig) -> Vec<Mistake> {
     if is_f32 && config.gpu.kv_cache_dtype == KvCacheDtype::Bf16 {
         let problem = "expected auto or fp8 with --dtype f32, found bf16";
         wrong("--kv-cache-dtype", problem.to_owned());
+    }
+    if is_f32 && config.gpu.cascade_attention != CascadeAttention::Off {
+        let problem = "expected off with --dtype f32, which has no kernels for it";
+        wrong("--cascade-attention", problem.to_owned());
     }
     if !config.block_size.is_multiple_of(BLOCK_SIZE_UNIT) {
         let found = config.block_size;

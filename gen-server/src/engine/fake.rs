@@ -45,6 +45,8 @@ pub(crate) struct FakeRunner {
     pub(crate) gate: Option<Receiver<()>>,
     /// The step with this number panics.
     pub(crate) panicking_step: Option<u64>,
+    /// With it the device goes.
+    pub(crate) breaking_step: Option<u64>,
     /// Taken or refused.
     num_submitted: u64,
 }
@@ -63,6 +65,7 @@ impl FakeRunner {
             not_finite_steps: Vec::new(),
             gate: None,
             panicking_step: None,
+            breaking_step: None,
             num_submitted: 0,
         }
     }
@@ -197,7 +200,7 @@ impl Runner for FakeRunner {
         assert!(batch.carried.is_empty() || !self.in_flight.is_empty());
         self.num_submitted += 1;
         if self.refused_steps.contains(&self.num_submitted) {
-            return Err(RunnerError("as the test wishes".to_owned()));
+            return Err(RunnerError::Step("as the test wishes".to_owned()));
         }
         self.in_flight
             .push_back((self.num_submitted, batch.clone()));
@@ -213,9 +216,12 @@ impl Runner for FakeRunner {
             let _ = gate.recv();
         }
         assert_ne!(self.panicking_step, Some(number), "as the test wishes");
+        if self.breaking_step == Some(number) {
+            return Err(RunnerError::Device("as the test wishes".to_owned()));
+        }
         if self.failing_steps.contains(&number) {
             self.spoil(&batch);
-            return Err(RunnerError("as the test wishes".to_owned()));
+            return Err(RunnerError::Step("as the test wishes".to_owned()));
         }
         self.compute(&batch, outcomes);
         if self.not_finite_steps.contains(&number) {

@@ -17,11 +17,17 @@ impl std::fmt::Debug for StagedWeights {
     }
 }
 
-/// The whole step failed; the weights, and what the KV cache holds of the sequences that have no part
-/// in it, are as they were.
+/// What became of a step that failed, and of the runner.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct RunnerError(pub(crate) String);
+pub(crate) enum RunnerError {
+    /// The whole step failed; the weights, and what the KV cache holds of the sequences that have no
+    /// part in it, are as they were.
+    #[error("{0}")]
+    Step(String),
+    /// So did the device: it computes nothing more in this process.
+    #[error("{0}; the device does not compute any more")]
+    Device(String),
+}
 
 /// What one row of logits came to.
 #[derive(Debug, Clone, PartialEq)]

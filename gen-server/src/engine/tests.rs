@@ -119,6 +119,40 @@ fn a_panic_fails_every_request() {
     let engine = start_with(runner);
     let event = only_event(engine.submit(request(&[1], 3)).unwrap());
     assert_eq!(event, Some(Event::Failed(EngineFailure::Stopped)));
+    assert_stopped(&engine);
+}
+
+/// So does a device that is gone: the step's requests hear why, all others that the engine has stopped.
+#[test]
+fn a_lost_device_fails_every_request() {
+    for max_steps_in_flight in [1, 2] {
+        let mut runner = fake();
+        runner.breaking_step = Some(2);
+        runner.max_steps_in_flight = max_steps_in_flight;
+        let engine = start_with(runner);
+        let first = engine.submit(request(&[1], 3)).unwrap();
+        let others: Vec<_> = (0..20)
+            .map_while(|_| engine.submit(request(&[1, 2], 3)).ok())
+            .collect();
+        let last = only_event(first);
+        assert!(
+            matches!(
+                last,
+                Some(Event::Failed(
+                    EngineFailure::Step(_) | EngineFailure::Stopped
+                ))
+            ),
+            "{last:?}"
+        );
+        for other in others {
+            let event = only_event(other);
+            assert!(matches!(event, Some(Event::Failed(_))), "{event:?}");
+        }
+        assert_stopped(&engine);
+    }
+}
+
+fn assert_stopped(engine: &EngineHandle) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();

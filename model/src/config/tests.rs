@@ -67,7 +67,7 @@ fn transformers_5_form_means_the_same() {
 /// What is written is read back, and every value that may be left out has transformers' default.
 #[test]
 fn written_configs_are_read_back() {
-    for name in ["tiny", "small", "1b", "3b", "llama3-vocab-tiny"] {
+    for name in ["tiny", "tiny-704", "small", "1b", "3b", "llama3-vocab-tiny"] {
         let config = crate::random::preset(name).unwrap();
         assert_eq!(parse(&config.to_json()).unwrap(), config, "{name}");
     }

@@ -8,9 +8,10 @@ mod read;
 use std::ops::Range;
 use std::path::Path;
 
-use cuda::{CudaSlice, CudaView, Device, Element, Float, HEAD_DIMS};
+use cuda::{CudaSlice, CudaView, Device, Element, Float, HEAD_DIMS, Uploader};
 
 use self::layout::{Layout, Place};
+pub use self::read::quantize_rows;
 use self::read::{Part, read};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Result};
@@ -91,20 +92,25 @@ impl<A: Float> Arena<A> {
         })
     }
 
-    /// Fills the arena with a checkpoint folder's weights, through `device`'s stream, and waits for that.
+    /// Fills the arena with a checkpoint folder's weights, through `uploader`'s stream, and waits for that.
     /// After an error the content is of no use.
-    pub fn load(&mut self, device: &Device, dir: &Path, config: &LlamaConfig) -> Result<()> {
+    pub fn load(
+        &mut self,
+        uploader: &mut Uploader,
+        dir: &Path,
+        config: &LlamaConfig,
+    ) -> Result<()> {
         self.digest.clear();
         let kind = (self.layout.element, &self.layout.head);
         let digest = read(dir, config, kind, |part| match part {
-            Part::Norm(at, values) => write(device, values, (&mut self.norms, at)),
-            Part::Float(at, values) => write(device, values, (&mut self.floats, at)),
+            Part::Norm(at, values) => write(uploader, values, (&mut self.norms, at)),
+            Part::Float(at, values) => write(uploader, values, (&mut self.floats, at)),
             Part::Int8((at, values), (scales_at, scales)) => {
-                write(device, values, (&mut self.int8s, at))?;
-                write(device, scales, (&mut self.scales, scales_at))
+                write(uploader, values, (&mut self.int8s, at))?;
+                write(uploader, scales, (&mut self.scales, scales_at))
             }
         })?;
-        device.synchronize()?;
+        uploader.device().synchronize()?;
         self.digest = digest;
         Ok(())
     }
@@ -178,12 +184,12 @@ impl<A: Float> Arena<A> {
 }
 
 fn write<T: Element>(
-    device: &Device,
+    uploader: &mut Uploader,
     values: &[T],
     (to, at): (&mut CudaSlice<T>, usize),
 ) -> Result<()> {
     let mut to = to.slice_mut(at..at + values.len());
-    Ok(device.write(values, &mut to)?)
+    Ok(uploader.write(values, &mut to)?)
 }
 
 impl<A: Float> HostWeights<A> {
@@ -242,6 +248,7 @@ pub fn check_config(config: &LlamaConfig, element: WeightElement) -> Result<()> 
     for (key, size, unit) in [
         ("hidden_size", config.hidden_size, unit),
         ("intermediate_size", config.intermediate_size, unit),
+        ("num_attention_heads * head_dim", config.query_size(), unit),
         ("vocab_size", config.vocab_size, 8),
     ] {
         if !size.is_multiple_of(unit) {

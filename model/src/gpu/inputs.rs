@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use cuda::{CudaSlice, CudaView, Device};
+use cuda::{CudaSlice, CudaView, Device, SharedPrefixes};
 
 use crate::error::Result;
 
@@ -22,6 +22,8 @@ pub struct StepShape {
     pub table_len: usize,
     /// Pieces that attention over the chunks of prefill is cut into.
     pub num_tiles: usize,
+    /// Pieces of attention to prefixes that decodes have in common; 0: each reads all of its own keys.
+    pub num_prefix_tiles: usize,
 }
 
 /// A step to be computed, without padding.
@@ -43,6 +45,8 @@ pub struct Step<'a> {
     pub carried: &'a [(u32, u32)],
     /// What attention over the chunks is cut into: [`cuda::prefill_work`] of those that do not decode.
     pub tiles: &'a [u32],
+    /// What those that decode have in common, to be read once.
+    pub prefixes: Option<&'a SharedPrefixes>,
 }
 
 /// One sequence of a [`Step`].
@@ -71,6 +75,10 @@ pub struct Inputs<'a> {
     pub(super) rows: CudaView<'a, u32>,
     pub(super) block_tables: CudaView<'a, u32>,
     pub(super) tiles: CudaView<'a, u32>,
+    /// As in [`SharedPrefixes`]; all empty where nothing is shared.
+    pub(super) prefix_lens: CudaView<'a, u32>,
+    pub(super) prefix_work: CudaView<'a, u32>,
+    pub(super) prefix_members: CudaView<'a, u32>,
 }
 
 /// Where each part lies in the array.
@@ -89,6 +97,12 @@ struct Sections {
     tiles: Range<usize>,
     /// S · `table_len`
     block_tables: Range<usize>,
+    /// One for each sequence that decodes, where prefixes are shared.
+    prefix_lens: Range<usize>,
+    /// 4 `num_prefix_tiles`
+    prefix_work: Range<usize>,
+    /// As many as `prefix_lens`.
+    prefix_members: Range<usize>,
     len: usize,
 }
 
@@ -96,6 +110,10 @@ impl StepShape {
     /// Sections begin at multiples of 16 bytes.
     fn sections(&self) -> Sections {
         let mut len = 0_usize;
+        let num_sharing = match self.num_prefix_tiles {
+            0 => 0,
+            _ => self.num_decodes,
+        };
         let mut take = |count: usize| {
             let start = len.next_multiple_of(4);
             len = start + count;
@@ -111,6 +129,9 @@ impl StepShape {
             carried: take(2 * self.num_tokens),
             tiles: take(2 * self.num_tiles),
             block_tables: take(self.num_sequences * self.table_len),
+            prefix_lens: take(num_sharing),
+            prefix_work: take(4 * self.num_prefix_tiles),
+            prefix_members: take(num_sharing),
             len,
         }
     }
@@ -144,6 +165,9 @@ impl StepShape {
             rows: part(sections.rows),
             block_tables: part(sections.block_tables),
             tiles: part(sections.tiles),
+            prefix_lens: part(sections.prefix_lens),
+            prefix_work: part(sections.prefix_work),
+            prefix_members: part(sections.prefix_members),
         })
     }
 
@@ -163,6 +187,7 @@ impl Step<'_> {
             num_rows: self.rows.len(),
             table_len,
             num_tiles: self.tiles.len() / 2,
+            num_prefix_tiles: self.prefixes.map_or(0, |shared| shared.work.len() / 4),
         }
     }
 
@@ -190,6 +215,14 @@ impl Step<'_> {
         array[sections.carried].fill_with(|| carried.next().unwrap_or(NOWHERE));
 
         padded(array, &sections.tiles, self.tiles, NOWHERE);
+        if let Some(shared) = self.prefixes {
+            padded(array, &sections.prefix_lens, &shared.prefix_len, 0);
+            padded(array, &sections.prefix_work, &shared.work, 0);
+            padded(array, &sections.prefix_members, &shared.members, 0);
+        } else {
+            array[sections.prefix_lens].fill(0);
+            array[sections.prefix_work].fill(0);
+        }
 
         let mut start = 0;
         let starts = &mut array[sections.query_starts];
@@ -244,6 +277,7 @@ mod tests {
             rows: &[0, 1, 4],
             carried: &[(1, 0)],
             tiles: &[0, 1, 0, 0],
+            prefixes: None,
         };
         let own = step.shape(step.longest_table());
         assert_eq!((own.num_decodes, own.table_len, own.num_rows), (2, 2, 3));
@@ -268,5 +302,45 @@ mod tests {
         assert_eq!(array[sections.rows], [0, 1, 4, 0]);
         assert_eq!(array[sections.tiles], [0, 1, 0, 0]);
         assert_eq!(array[sections.carried][..4], [1, 0, NOWHERE, NOWHERE]);
+        assert!(sections.prefix_lens.is_empty() && sections.prefix_work.is_empty());
+    }
+
+    /// Three decodes, two of which share 16 tokens, in the places of a graph for four with two tiles.
+    #[test]
+    fn shared_prefixes_are_padded() {
+        let heads = cuda::Heads {
+            num_heads: 3,
+            num_groups: 1,
+            head_dim: 64,
+        };
+        let mut prefixes = SharedPrefixes::new(3);
+        prefixes.share(&[0, 2], 16, &[0, 1, 2, 3], heads).unwrap();
+        let sequence = StepSequence {
+            query_len: 1,
+            context_len: 20,
+            table_start: 0,
+            table_len: 0,
+        };
+        let step = Step {
+            token_ids: &[1, 2, 3],
+            positions: &[19; 3],
+            slots: &[1, 2, 3],
+            sequences: &[sequence; 3],
+            prefixes: Some(&prefixes),
+            ..Step::default()
+        };
+        assert_eq!(step.shape(0).num_prefix_tiles, 1);
+        let shape = StepShape {
+            num_sequences: 4,
+            num_decodes: 4,
+            num_prefix_tiles: 2,
+            ..step.shape(0)
+        };
+        let mut array = vec![99; shape.len()];
+        step.fill(shape, &mut array);
+        let sections = shape.sections();
+        assert_eq!(array[sections.prefix_lens], [16, 0, 16, 0]);
+        assert_eq!(array[sections.prefix_work], [0, 2, 0, 16, 0, 0, 0, 0]);
+        assert_eq!(array[sections.prefix_members][..2], [0, 2]);
     }
 }

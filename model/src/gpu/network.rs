@@ -10,15 +10,16 @@
 //! Shape letters: T tokens of the step, R rows that logits are wanted for, H query heads, G key and value
 //! heads, D head dimension, C hidden, F inner width of the MLP, V vocabulary.
 
+mod attention;
+mod tuning;
+
 use std::ops::Range;
 
-use cuda::{
-    Cache, CacheElement, CudaSlice, CudaViewMut, Device, Float, Heads, PagedCache, PagedQueries,
-    Positions, Sum,
-};
+use cuda::{CudaSlice, CudaViewMut, Device, Float, Heads, Sum};
 
+use self::attention::{heads, scratch_len};
 use super::arena::{Arena, Layer};
-use super::inputs::{Inputs, Step, StepShape};
+use super::inputs::{Inputs, Step};
 use super::kv_cache::{KvCache, KvLayer};
 use super::products::Products;
 use super::room::Room;
@@ -243,108 +244,6 @@ impl<A: Float> Network<A> {
         }
     }
 
-    /// From q, k and v to what attention makes of them, by way of the cache.
-    fn attend_cached<E: CacheElement<A>>(
-        &mut self,
-        (keys, values): (&mut CudaSlice<E>, &mut CudaSlice<E>),
-        block_size: usize,
-        inputs: &Inputs<'_>,
-    ) -> Result<()> {
-        let config = &self.config;
-        let num_tokens = inputs.token_ids.len();
-        let heads = heads(config);
-        let width = config.query_size() + 2 * config.kv_size();
-        let mut qkv = self.qkv.slice_mut(..num_tokens * width);
-        let at = Positions {
-            positions: &inputs.positions,
-            slots: &inputs.slots,
-            cosines: &self.cosines.as_view(),
-            sines: &self.sines.as_view(),
-        };
-        let cache = Cache {
-            keys: &mut keys.as_view_mut(),
-            values: &mut values.as_view_mut(),
-            block_size,
-            scales: [1.0, 1.0],
-        };
-        cuda::rope_kv(&self.device, &mut qkv, &at, cache, heads)?;
-        let cache = PagedCache {
-            keys: &keys.as_view(),
-            values: &values.as_view(),
-            block_size,
-            scales: [1.0, 1.0],
-        };
-        self.attend_decodes(cache, inputs)?;
-        self.attend_chunks(cache, inputs)
-    }
-
-    fn attend_decodes<E: CacheElement<A>>(
-        &mut self,
-        cache: PagedCache<'_, E>,
-        inputs: &Inputs<'_>,
-    ) -> Result<()> {
-        let StepShape {
-            num_decodes: count,
-            table_len,
-            ..
-        } = inputs.shape;
-        if count == 0 {
-            return Ok(());
-        }
-        let heads = heads(&self.config);
-        let width = self.config.query_size() + 2 * self.config.kv_size();
-        let queries = PagedQueries {
-            query: &self.qkv.slice(..count * width),
-            stride: width,
-            query_start: &inputs.query_starts.slice(..=count),
-            context_len: &inputs.context_lens.slice(..count),
-            block_tables: &inputs.block_tables.slice(..count * table_len),
-        };
-        let mut out = self
-            .tokens
-            .attended
-            .slice_mut(..count * self.config.query_size());
-        let to = (&mut out, &mut self.scratch.as_view_mut());
-        Ok(cuda::paged_decode(&self.device, queries, cache, heads, to)?)
-    }
-
-    fn attend_chunks<E: CacheElement<A>>(
-        &mut self,
-        cache: PagedCache<'_, E>,
-        inputs: &Inputs<'_>,
-    ) -> Result<()> {
-        if inputs.tiles.is_empty() {
-            return Ok(());
-        }
-        let StepShape {
-            num_tokens,
-            num_decodes: first,
-            table_len,
-            ..
-        } = inputs.shape;
-        let heads = heads(&self.config);
-        let width = self.config.query_size() + 2 * self.config.kv_size();
-        let queries = PagedQueries {
-            query: &self.qkv.slice(..num_tokens * width),
-            stride: width,
-            query_start: &inputs.query_starts.slice(first..),
-            context_len: &inputs.context_lens.slice(first..),
-            block_tables: &inputs.block_tables.slice(first * table_len..),
-        };
-        let mut out = self
-            .tokens
-            .attended
-            .slice_mut(..num_tokens * self.config.query_size());
-        let to = (&inputs.tiles, &mut out);
-        Ok(cuda::paged_prefill(
-            &self.device,
-            queries,
-            cache,
-            heads,
-            to,
-        )?)
-    }
-
     /// What a layer does after attention: `x += attended · oᵀ`, `x += mlp(norm(x))`
     fn finish(&mut self, layer: &Layer<'_, A>, over: Over) -> Result<()> {
         let (stream, num_tokens) = match over {
@@ -375,22 +274,4 @@ impl<A: Float> Network<A> {
         let to = (&mut x, Sum::Add);
         self.products.multiply(&activated, &layer.down, to, mlp)
     }
-}
-
-fn heads(config: &LlamaConfig) -> Heads {
-    Heads {
-        num_heads: config.num_attention_heads,
-        num_groups: config.num_key_value_heads,
-        head_dim: config.head_dim,
-    }
-}
-
-/// Enough for steps of any number of decoding sequences up to `most`.
-fn scratch_len<A: Float>(device: &Device, config: &LlamaConfig, most: usize) -> Result<usize> {
-    let mut largest = 0;
-    for count in 1..=most {
-        let len = cuda::paged_decode_scratch_len::<A>(device, count, count, heads(config))?;
-        largest = largest.max(len);
-    }
-    Ok(largest)
 }

@@ -4,8 +4,12 @@ use crate::config::{Llama3RopeScaling, LlamaConfig};
 use crate::dtype::StoredDtype;
 
 /// The names [`preset`] knows, with what each is.
-pub const PRESETS: [(&str, &str); 5] = [
+pub const PRESETS: [(&str, &str); 6] = [
     ("tiny", "5 M parameters, vocabulary 4,096, f32"),
+    (
+        "tiny-704",
+        "tiny with an inner width of 704, which int8 on a GPU can sum over",
+    ),
     ("small", "109 M parameters, vocabulary 4,096, f32"),
     ("1b", "1 B parameters, vocabulary 4,096, bf16"),
     (
@@ -22,6 +26,7 @@ pub const PRESETS: [(&str, &str); 5] = [
 pub fn preset(name: &str) -> Option<LlamaConfig> {
     match name {
         "tiny" => Some(tiny()),
+        "tiny-704" => Some(tiny_704()),
         "small" => Some(small()),
         "1b" => Some(one_b()),
         "3b" => Some(three_b()),
@@ -48,6 +53,13 @@ fn tiny() -> LlamaConfig {
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
         pad_token_id: Some(3),
+    }
+}
+
+fn tiny_704() -> LlamaConfig {
+    LlamaConfig {
+        intermediate_size: 704,
+        ..tiny()
     }
 }
 

@@ -26,7 +26,7 @@ enum Gpu {
 
 /// `None`, and a loud line, where there is no GPU of either kind.
 fn gpu() -> Option<Gpu> {
-    if Path::new("/dev/nvidia0").exists() {
+    if Path::new("/dev/nvidiactl").exists() {
         return Some(Gpu::Hardware);
     }
     let folder = cuda_emulator::library_folder();

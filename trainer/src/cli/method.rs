@@ -47,7 +47,8 @@ pub struct MethodArgs {
     /// Projections with an adapter. Default: all seven.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub lora_targets: Option<Vec<LoraTarget>>,
-    /// How frozen weights lie in memory. Default: f32 with --precision f32, else bf16; on a GPU bf16.
+    /// How frozen weights lie in memory; on a GPU bf16 or int8. Default: f32 with --precision f32, else
+    /// bf16.
     #[arg(long, value_enum)]
     pub base: Option<BaseFormat>,
 }
@@ -135,12 +136,11 @@ impl MethodArgs {
     }
 }
 
-/// Products on a GPU are of bf16 matrices whose rows are whole vectors of 16 bytes.
+/// Products on a GPU are of matrices in bf16, or widened to it, whose rows are whole vectors of 16 bytes.
 fn refuse_what_gpus_lack(lora: &LoraConfig) -> Result<()> {
     let base = lora.base;
-    require("--base", base.name(), "bf16 with --device cuda", |_| {
-        base == BaseFormat::Bf16
-    })?;
+    let expected = "bf16 or int8 with --device cuda: its products take no f32 factors";
+    require("--base", base.name(), expected, |_| base != BaseFormat::F32)?;
     let expected = "a multiple of 8 with --device cuda";
     require("--lora-rank", lora.rank, expected, |rank| {
         rank.is_multiple_of(8)

@@ -29,16 +29,12 @@ pub(crate) fn gpu_budget(
     // Cosine and sine of half a head for each position.
     let positions = config.max_position_embeddings.min(options.max_positions);
     let rope = 4 * config.head_dim * positions;
-    let rank = lora(&options.method).map_or(0, |lora| lora.rank);
-    let adapters = match rank {
-        0 => 0,
-        rank => lora_bytes(config, rank, num_tokens),
-    };
+    let adapters = lora(&options.method).map_or(0, |lora| lora_bytes(config, lora, num_tokens));
     let specs = tensor_specs(config);
     let mut budget = Budget {
         num_parameters: specs.iter().map(TensorSpec::num_elements).sum(),
         num_trained: counts.iter().sum(),
-        weights: 4 * layout.num_f32 + 2 * layout.num_bf16 + rope,
+        weights: 4 * layout.num_f32 + 2 * layout.num_bf16 + layout.num_int8 + rope,
         gradients: 4 * layout.num_gradients,
         moments: counts.iter().map(moments).sum(),
         activations: working_bytes(config, num_tokens)

@@ -8,8 +8,9 @@ use cuda::{CudaSlice, Device, SUM_SCRATCH_LEN, norm_scratch_len};
 use half::bf16;
 use model::config::LlamaConfig;
 
-use crate::config::Checkpointing;
+use crate::config::{BaseFormat, Checkpointing};
 use crate::error::Result;
+use crate::lora::LoraConfig;
 
 /// Bytes of a chunk's logits, at most: 512 MiB are 1044 rows of Llama 3's vocabulary. Each chunk reads and
 /// writes the head's gradient once (1.6 GB each for a 3B model, 0.7 ms), against 4.8 ms of arithmetic
@@ -23,12 +24,11 @@ const CHUNK_ROWS: usize = 128;
 /// allocator.
 const USABLE: f64 = 0.9;
 
-/// The largest micro-batch that there is room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Capacity {
+/// The largest micro-batch that there is room for, and the adapters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capacity<'a> {
     pub(super) num_tokens: usize,
-    /// Of the rank of adapters; 0 without.
-    pub(super) rank: usize,
+    pub(super) lora: Option<&'a LoraConfig>,
 }
 
 /// Everything that is not a weight, a gradient or a moment.
@@ -100,7 +100,7 @@ pub(super) struct Head {
     pub(super) chunk_rows: usize,
 }
 
-/// Between the two thin matrices of an adapter.
+/// Between the two thin matrices of an adapter, and beside them.
 #[derive(Debug)]
 pub(super) struct Lora {
     /// The adapter's input with values left out, `[T, in]`.
@@ -113,6 +113,8 @@ pub(super) struct Lora {
     pub(super) delta: CudaSlice<f32>,
     /// Columns of a gradient, `[T, out]`.
     pub(super) dy: CudaSlice<bf16>,
+    /// A frozen matrix of int8 in bf16, while it is multiplied. As large as the largest.
+    pub(super) widened: CudaSlice<bf16>,
 }
 
 impl Buffers {
@@ -120,7 +122,7 @@ impl Buffers {
     pub(super) fn new(
         device: &Device,
         config: &LlamaConfig,
-        capacity: Capacity,
+        capacity: Capacity<'_>,
         checkpointing: Checkpointing,
     ) -> Result<Self> {
         let num_tokens = capacity.num_tokens;
@@ -129,9 +131,9 @@ impl Buffers {
         let x = x.collect::<Result<_>>()?;
         let scratch = Scratch::new(device, config, num_tokens)?;
         let head = Head::new(device, config, num_tokens)?;
-        let lora = match capacity.rank {
-            0 => None,
-            rank => Some(Lora::new(device, config, (num_tokens, rank))?),
+        let lora = match capacity.lora {
+            None => None,
+            Some(lora) => Some(Lora::new(device, config, (num_tokens, lora))?),
         };
         let keeps_all = match checkpointing {
             Checkpointing::On => false,
@@ -206,8 +208,17 @@ pub(super) fn working_bytes(config: &LlamaConfig, num_tokens: usize) -> usize {
 }
 
 /// Bytes of [`Lora`].
-pub(super) fn lora_bytes(config: &LlamaConfig, rank: usize, num_tokens: usize) -> usize {
-    num_tokens * ((2 + 4 + 2) * widest(config) + (4 + 2 + 2) * rank)
+pub(super) fn lora_bytes(config: &LlamaConfig, lora: &LoraConfig, num_tokens: usize) -> usize {
+    num_tokens * ((2 + 4 + 2) * widest(config) + (4 + 2 + 2) * lora.rank)
+        + 2 * widened_len(config, lora)
+}
+
+/// Values of the largest matrix that is one product, where it is to be widened: qkv or gate over up.
+fn widened_len(config: &LlamaConfig, lora: &LoraConfig) -> usize {
+    match lora.base {
+        BaseFormat::F32 | BaseFormat::Bf16 => 0,
+        BaseFormat::Int8 => config.hidden_size * qkv_size(config).max(2 * config.intermediate_size),
+    }
 }
 
 /// The longest row that an adapter reads or writes.
@@ -284,8 +295,9 @@ impl Lora {
     fn new(
         device: &Device,
         config: &LlamaConfig,
-        (num_tokens, rank): (usize, usize),
+        (num_tokens, lora): (usize, &LoraConfig),
     ) -> Result<Self> {
+        let rank = lora.rank;
         let wide = num_tokens * widest(config);
         Ok(Self {
             dropped: device.zeros(wide)?,
@@ -294,6 +306,7 @@ impl Lora {
             du: device.zeros(num_tokens * rank)?,
             delta: device.zeros(wide)?,
             dy: device.zeros(wide)?,
+            widened: device.zeros(widened_len(config, lora))?,
         })
     }
 }

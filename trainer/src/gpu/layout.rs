@@ -1,6 +1,6 @@
-//! Where everything lies in the GPU's memory: f32 values, bf16 matrices and gradients are one array each,
-//! tensors in the order of `model::weights::tensor_specs`. Matrices that multiply the same input are
-//! neighbours and are one product: q over k over v, gate over up. No memory here, only places.
+//! Where everything lies in the GPU's memory: f32 values, bf16 matrices, int8 matrices and gradients are
+//! one array each, tensors in the order of `model::weights::tensor_specs`. Matrices that multiply the same
+//! input are neighbours and are one product: q over k over v, gate over up. No memory here, only places.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use candle_core::DType;
 use model::config::LlamaConfig;
 use model::weights::{TensorSpec, tensor_specs};
 
-use crate::config::{Method, Precision};
+use crate::config::{BaseFormat, Method, Precision};
 use crate::lora::{LoraConfig, LoraTarget, adapter_names};
 use crate::train::engine::ParameterSpec;
 use crate::weights::Slot;
@@ -26,6 +26,32 @@ pub(super) struct Matrix {
     pub(super) gradient: Option<Range<usize>>,
 }
 
+/// As [`Matrix`], frozen, in whole numbers of a scale of their row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Int8Matrix {
+    /// Of the int8 values.
+    pub(super) values: Range<usize>,
+    /// Of the f32 values, `[out]`.
+    pub(super) scales: Range<usize>,
+}
+
+/// The matrix of a projection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Weight {
+    Bf16(Matrix),
+    Int8(Int8Matrix),
+}
+
+impl Weight {
+    /// `None`: frozen.
+    pub(super) fn gradient(&self) -> Option<&Range<usize>> {
+        match self {
+            Self::Bf16(matrix) => matrix.gradient.as_ref(),
+            Self::Int8(_) => None,
+        }
+    }
+}
+
 /// The weights of a norm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Norm {
@@ -37,7 +63,7 @@ pub(super) struct Norm {
 /// Matrices that multiply the same input, with what is learned beside them.
 #[derive(Debug, Clone)]
 pub(super) struct Linear {
-    pub(super) weight: Matrix,
+    pub(super) weight: Weight,
     pub(super) num_inputs: usize,
     pub(super) num_outputs: usize,
     pub(super) adapters: Vec<Adapter>,
@@ -76,6 +102,8 @@ pub(super) struct Place {
     pub(super) f32: Option<Range<usize>>,
     /// Matrices, as products read them.
     pub(super) bf16: Option<Range<usize>>,
+    /// Frozen matrices that products read widened to bf16.
+    pub(super) int8: Option<Int8Matrix>,
     /// Of the gradients, where it is trained.
     pub(super) gradient: Option<Range<usize>>,
     /// A and B beside it.
@@ -89,7 +117,7 @@ pub(super) struct Parameter {
     pub(super) place: Place,
 }
 
-/// All places, and how long the three arrays are.
+/// All places, and how long the four arrays are.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) embed: Matrix,
@@ -103,6 +131,7 @@ pub(super) struct Layout {
     pub(super) parameters: Vec<Parameter>,
     pub(super) num_f32: usize,
     pub(super) num_bf16: usize,
+    pub(super) num_int8: usize,
     pub(super) num_gradients: usize,
 }
 
@@ -118,6 +147,10 @@ impl Layout {
                     let parameter = room.trained(spec, precision);
                     parameters.push(parameter.clone());
                     parameter.place
+                }
+                // Embedding and head are where rounding hurts most, as in `crate::weights`.
+                Method::Lora(lora) if lora.base == BaseFormat::Int8 && is_projection(spec) => {
+                    room.quantized(spec)
                 }
                 Method::Lora(_) => room.frozen(spec),
             })
@@ -149,6 +182,7 @@ impl Layout {
             embed,
             num_f32: room.f32,
             num_bf16: room.bf16,
+            num_int8: room.int8,
             num_gradients: room.gradients,
             tensors,
             parameters,
@@ -164,7 +198,13 @@ const TENSORS: usize = 9;
 struct Room {
     f32: usize,
     bf16: usize,
+    int8: usize,
     gradients: usize,
+}
+
+fn is_projection(spec: &TensorSpec) -> bool {
+    let is_target = |target: &LoraTarget| spec.name.contains(target.module());
+    LoraTarget::ALL.iter().any(is_target)
 }
 
 /// `len` values behind those that are taken.
@@ -197,6 +237,17 @@ impl Room {
         let bf16 = take(&mut self.bf16, count, alignment(&spec.name));
         Place {
             bf16: Some(bf16),
+            ..Place::default()
+        }
+    }
+
+    fn quantized(&mut self, spec: &TensorSpec) -> Place {
+        let alignment = alignment(&spec.name);
+        Place {
+            int8: Some(Int8Matrix {
+                values: take(&mut self.int8, spec.num_elements(), alignment),
+                scales: take(&mut self.f32, spec.shape[0], alignment),
+            }),
             ..Place::default()
         }
     }
@@ -239,7 +290,7 @@ impl Room {
                     f32: Some(take(&mut self.f32, count, ALIGNMENT)),
                     bf16: Some(take(&mut self.bf16, count, ALIGNMENT)),
                     gradient: Some(take(&mut self.gradients, count, ALIGNMENT)),
-                    adapter: None,
+                    ..Place::default()
                 },
                 spec: ParameterSpec {
                     name,
@@ -285,15 +336,21 @@ impl Parts<'_> {
     /// Of tensors that lie behind one another.
     fn matrix(&self, numbers: Range<usize>) -> Matrix {
         let places = &self.tensors[numbers];
-        let all = |range: fn(&Place) -> Option<&Range<usize>>| -> Option<Range<usize>> {
-            let ranges: Vec<_> = places.iter().map(range).collect::<Option<_>>()?;
-            let follow = ranges.windows(2).all(|pair| pair[0].end == pair[1].start);
-            assert!(follow, "neighbours have no gap between them");
-            Some(ranges.first()?.start..ranges.last()?.end)
-        };
         Matrix {
-            values: all(|place| place.bf16.as_ref()).expect("matrices are there in bf16"),
-            gradient: all(|place| place.gradient.as_ref()),
+            values: joined(places, |place| place.bf16.as_ref())
+                .expect("matrices are there in bf16"),
+            gradient: joined(places, |place| place.gradient.as_ref()),
+        }
+    }
+
+    /// As [`Self::matrix`], in whatever it is stored in.
+    fn weight(&self, numbers: Range<usize>) -> Weight {
+        let places = &self.tensors[numbers.clone()];
+        let values = joined(places, |place| Some(&place.int8.as_ref()?.values));
+        let scales = joined(places, |place| Some(&place.int8.as_ref()?.scales));
+        match (values, scales) {
+            (Some(values), Some(scales)) => Weight::Int8(Int8Matrix { values, scales }),
+            _ => Weight::Bf16(self.matrix(numbers)),
         }
     }
 
@@ -314,12 +371,20 @@ impl Parts<'_> {
             }
         }
         Linear {
-            weight: self.matrix(numbers),
+            weight: self.weight(numbers),
             num_inputs: specs[0].shape[1],
             num_outputs,
             adapters,
         }
     }
+}
+
+/// The ranges of neighbours as one; `None` where there is none.
+fn joined(places: &[Place], range: fn(&Place) -> Option<&Range<usize>>) -> Option<Range<usize>> {
+    let ranges: Vec<_> = places.iter().map(range).collect::<Option<_>>()?;
+    let follow = ranges.windows(2).all(|pair| pair[0].end == pair[1].start);
+    assert!(follow, "neighbours have no gap between them");
+    Some(ranges.first()?.start..ranges.last()?.end)
 }
 
 fn trained_matrix(parameter: &Parameter) -> Matrix {

@@ -37,19 +37,28 @@ fn options(method: Method, precision: Precision) -> NetworkOptions {
     }
 }
 
-fn lora(dropout: f64) -> Method {
+fn lora(base: BaseFormat, dropout: f64) -> Method {
     Method::Lora(LoraConfig {
         rank: 8,
         alpha: 12.0,
         dropout,
         targets: LoraTarget::ALL.to_vec(),
-        base: BaseFormat::Bf16,
+        base,
     })
 }
 
 fn gpu(device: &Device, head: Head, options: NetworkOptions, moments: MomentsDtype) -> GpuEngine {
     let config = gpu_config(head);
     let tensors = tensors_of(&config, &tiny_weights(&config));
+    gpu_of(device, config, tensors, (options, moments))
+}
+
+fn gpu_of(
+    device: &Device,
+    config: LlamaConfig,
+    tensors: impl IntoIterator<Item = Result<(TensorSpec, Tensor)>>,
+    (options, moments): (NetworkOptions, MomentsDtype),
+) -> GpuEngine {
     let optimizer = optimizer_config(1e-2, moments);
     GpuEngine::new(
         device.clone(),
@@ -110,6 +119,14 @@ fn values_of_b(name: &str, shape: &[usize]) -> Option<Tensor> {
     Some(Tensor::from_vec(values, shape, &candle_core::Device::Cpu).unwrap())
 }
 
+fn fill_b(gpu: &mut GpuEngine) {
+    for (number, parameter) in gpu.parameters().iter().enumerate() {
+        if let Some(values) = values_of_b(&parameter.name, &parameter.shape) {
+            gpu.set_values(Slot(number), &values).unwrap();
+        }
+    }
+}
+
 /// Loss and gradients of one step on the CPU.
 fn cpu_step(head: Head, options: NetworkOptions, goal: StepGoal) -> (f64, Vec<Vec<f32>>) {
     let network = network(head, options);
@@ -143,11 +160,7 @@ fn check_step(head: Head, options: NetworkOptions) {
     assert!(batches.len() > 1);
     let goal = goal(&batches, 3);
     let mut gpu = gpu(&device, head, options.clone(), MomentsDtype::F32);
-    for (number, parameter) in gpu.parameters().iter().enumerate() {
-        if let Some(values) = values_of_b(&parameter.name, &parameter.shape) {
-            gpu.set_values(Slot(number), &values).unwrap();
-        }
-    }
+    fill_b(&mut gpu);
     let found = gpu
         .forward_backward(&batches, goal, &mut Group::Single)
         .unwrap();
@@ -186,8 +199,100 @@ fn a_step_is_the_cpus() {
 /// Dropout included: it leaves out the same values.
 #[test]
 fn a_step_of_adapters_is_the_cpus() {
+    let lora = |dropout| lora(BaseFormat::Bf16, dropout);
     check_step(Head::Tied, options(lora(0.25), Precision::Bf16));
     check_step(Head::Untied, options(lora(0.0), Precision::Bf16));
+}
+
+/// Of a base in 8 bits the engine tells the values that products see: projections rounded to whole numbers
+/// of their row's scale, embedding, head and norms as they are beside a base in bf16.
+#[test]
+fn a_base_in_8_bits_is_rounded_by_rows() {
+    let Some(device) = device() else { return };
+    for head in [Head::Tied, Head::Untied] {
+        let options = options(lora(BaseFormat::Int8, 0.0), Precision::Bf16);
+        let gpu = gpu(&device, head, options, MomentsDtype::F32);
+        let config = gpu_config(head);
+        let mut num_projections = 0;
+        for (number, tensor) in tensors_of(&config, &tiny_weights(&config)).enumerate() {
+            let (spec, values) = tensor.unwrap();
+            let values = values.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let found = gpu.merged(number).unwrap();
+            if !spec.name.contains("_proj") {
+                let rounded = |x: &f32| half::bf16::from_f32(*x).to_f32();
+                let is_norm = spec.shape.len() == 1;
+                let expected = values.iter().map(|x| if is_norm { *x } else { rounded(x) });
+                assert!(found.iter().copied().eq(expected), "{}", spec.name);
+                continue;
+            }
+            num_projections += 1;
+            let rows = found.chunks(spec.shape[1]);
+            for (found, row) in rows.zip(values.chunks(spec.shape[1])) {
+                let scale = row.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / 127.0;
+                for (found, x) in found.iter().zip(row) {
+                    let whole = (x / scale).round();
+                    let expected = whole * scale;
+                    // Rounded to bf16, which has 8 bits; a tie may go either way.
+                    let off = (found - expected).abs() - expected.abs() / 256.0;
+                    let is_tie = ((x / scale).fract().abs() - 0.5).abs() < 1e-3;
+                    assert!(off <= 0.0 || is_tie, "{}: {found} {x}", spec.name);
+                }
+            }
+        }
+        assert_eq!(num_projections, 7 * config.num_hidden_layers);
+    }
+}
+
+/// A base in 8 bits is, to the bit, a base in bf16 of the values that it is widened to: loss, gradients and
+/// where some steps lead, dropout and activations that are computed again included.
+#[test]
+fn a_base_in_8_bits_is_that_of_its_widened_values() {
+    let Some(device) = device() else { return };
+    for (head, checkpointing) in [
+        (Head::Tied, Checkpointing::On),
+        (Head::Untied, Checkpointing::Off),
+    ] {
+        let with = |base| NetworkOptions {
+            checkpointing,
+            ..options(lora(base, 0.25), Precision::Bf16)
+        };
+        let mut narrow = gpu(&device, head, with(BaseFormat::Int8), MomentsDtype::F32);
+        assert!(narrow.model.weights.layout.num_int8 > 0);
+        // B is zero yet.
+        let config = gpu_config(head);
+        let specs = model::weights::tensor_specs(&config)
+            .into_iter()
+            .enumerate();
+        let widened = specs.map(|(number, spec)| {
+            let values = narrow.merged(number)?;
+            let shape = spec.shape.as_slice();
+            let values = Tensor::from_vec(values, shape, &candle_core::Device::Cpu)?;
+            Ok((spec, values))
+        });
+        let options = (with(BaseFormat::Bf16), MomentsDtype::F32);
+        let mut wide = gpu_of(&device, config, widened.collect::<Vec<_>>(), options);
+        assert_eq!(wide.model.weights.layout.num_int8, 0);
+        let batches = batches();
+        let step = |engine: &mut GpuEngine| {
+            fill_b(engine);
+            let goal = goal(&batches, 3);
+            let sums = engine.forward_backward(&batches, goal, &mut Group::Single);
+            let gradients = device.download(&engine.gradients.values).unwrap();
+            let gradients = gradients.into_iter().map(f32::to_bits);
+            (sums.unwrap().nll.to_bits(), gradients.collect::<Vec<_>>())
+        };
+        let (narrow_step, wide_step) = (step(&mut narrow), step(&mut wide));
+        assert!(wide_step.1.iter().filter(|bits| **bits != 0).count() > 1000);
+        assert!(narrow_step == wide_step, "{head:?}");
+        let evaluate = |engine: &mut GpuEngine| engine.evaluate(&batches, &mut Group::Single);
+        let evaluated = [&mut narrow, &mut wide].map(|it| evaluate(it).unwrap().to_bits());
+        assert_eq!(evaluated[0], evaluated[1]);
+        let (narrow_way, wide_way) = (
+            journey(&mut narrow, &mut Group::Single, 3),
+            journey(&mut wide, &mut Group::Single, 3),
+        );
+        assert!(narrow_way == wide_way, "{head:?}");
+    }
 }
 
 /// Activations that are computed again are the same bits.
@@ -198,7 +303,7 @@ fn checkpointing_changes_nothing() {
     let gradients = |checkpointing| {
         let options = NetworkOptions {
             checkpointing,
-            ..options(lora(0.25), Precision::Bf16)
+            ..options(lora(BaseFormat::Bf16, 0.25), Precision::Bf16)
         };
         let mut gpu = gpu(&device, Head::Tied, options, MomentsDtype::F32);
         gpu.forward_backward(&batches, goal(&batches, 0), &mut Group::Single)
@@ -236,14 +341,25 @@ fn loss_curves_are_the_cpus() {
     for (method, precision, moments) in [
         (Method::Full, Precision::Bf16, MomentsDtype::F32),
         (Method::Full, Precision::Bf16Weights, MomentsDtype::Int8),
-        (lora(0.1), Precision::Bf16, MomentsDtype::Bf16),
+        (
+            lora(BaseFormat::Bf16, 0.1),
+            Precision::Bf16,
+            MomentsDtype::Bf16,
+        ),
+        // The CPU's scales are of groups of 64 inputs: other numbers where a row is longer.
+        (
+            lora(BaseFormat::Int8, 0.1),
+            Precision::Bf16,
+            MomentsDtype::F32,
+        ),
     ] {
-        let options = options(method, precision);
+        let what = super::lora(&method).map_or("full", |lora| lora.base.name());
+        let options = options(method.clone(), precision);
         let mut gpu = gpu(&device, Head::Tied, options.clone(), moments);
         let mut cpu = cpu(Head::Tied, options, moments);
         let (found, weights) = journey(&mut gpu, &mut Group::Single, 8);
         let (expected, expected_weights) = journey(&mut cpu, &mut Group::Single, 8);
-        let what = format!("{precision:?}, moments {moments:?}");
+        let what = format!("{what}, {precision:?}, moments {moments:?}");
         eprintln!(
             "{what}: {:.4} to {:.4}, CPU to {:.4}",
             found[0], found[7], expected[7]
@@ -295,23 +411,60 @@ fn states_travel_whole() {
     }
 }
 
+/// A projection of Llama-3.2-3B takes a byte a weight and 4 a row; embedding and norms are no smaller.
+#[test]
+fn a_base_in_8_bits_takes_a_byte_a_weight() {
+    let config = LlamaConfig {
+        vocab_size: 128_256,
+        hidden_size: 3072,
+        intermediate_size: 8192,
+        num_hidden_layers: 28,
+        num_attention_heads: 24,
+        num_key_value_heads: 8,
+        head_dim: 128,
+        ..gpu_config(Head::Tied)
+    };
+    let budget = |base| {
+        let options = options(lora(base, 0.0), Precision::Bf16);
+        gpu_budget(&config, &options, MomentsDtype::F32, 4096)
+    };
+    let (wide, narrow) = (budget(BaseFormat::Bf16), budget(BaseFormat::Int8));
+    let rows = 28 * (3072 + 2 * 1024 + 3072 + 2 * 8192 + 3072);
+    let weights = 28 * (2 * 3072 * 3072 + 2 * 3072 * 1024 + 3 * 3072 * 8192);
+    assert_eq!(wide.weights - narrow.weights, weights - 4 * rows);
+    // Gate over up.
+    let widened = 2 * 2 * 8192 * 3072;
+    assert_eq!(narrow.activations - wide.activations, widened);
+    assert_eq!(wide.num_trained, narrow.num_trained);
+}
+
 /// The plan of the memory is what is then taken: weights, gradients and moments to the byte, but for the
 /// places that are rounded up; and a run that has no room is refused with what to do.
 #[test]
 fn a_budget_is_what_is_taken() {
     let Some(device) = device() else { return };
-    let kind = options(lora(0.0), Precision::Bf16);
-    let budget = gpu_budget(
-        &gpu_config(Head::Tied),
-        &kind,
-        MomentsDtype::Int8,
-        MAX_TOKENS,
-    );
-    let gpu = gpu(&device, Head::Tied, kind, MomentsDtype::Int8);
-    let weights = &gpu.model.weights;
-    let table = 4 * 64 * gpu.model.config.max_position_embeddings;
-    let held = 4 * weights.f32s.len() + 2 * weights.bf16s.len() + table;
-    assert_eq!(budget.weights, held);
+    let config = gpu_config(Head::Tied);
+    let kind = |base| options(lora(base, 0.0), Precision::Bf16);
+    let budget_of = |base| gpu_budget(&config, &kind(base), MomentsDtype::Int8, MAX_TOKENS);
+    let new = |base| gpu(&device, Head::Tied, kind(base), MomentsDtype::Int8);
+    let budget = budget_of(BaseFormat::Bf16);
+    for base in [BaseFormat::Bf16, BaseFormat::Int8] {
+        let gpu = new(base);
+        let weights = &gpu.model.weights;
+        let table = 4 * 64 * gpu.model.config.max_position_embeddings;
+        let frozen = 2 * weights.bf16s.len() + weights.layout.num_int8;
+        let held = 4 * weights.f32s.len() + frozen + table;
+        let planned = budget_of(base);
+        assert_eq!(planned.weights, held, "{base:?}");
+        // What products widen to is all that the passes need more.
+        let widened = &gpu.buffers.lora.as_ref().unwrap().widened;
+        let more = match base {
+            BaseFormat::Int8 => 2 * widened.len(),
+            _ => 0,
+        };
+        assert_eq!(planned.activations, budget.activations + more, "{base:?}");
+    }
+    let gpu = new(BaseFormat::Bf16);
     assert_eq!(budget.gradients, 4 * gpu.gradients.values.len());
     let moments = gpu.moments.iter().map(|moments| match moments {
         DeviceMoments::Int8 { first, second } => {

@@ -9,9 +9,10 @@ use half::slice::HalfFloatSliceExt;
 use kernels::Matrix as HostMatrix;
 use kernels::tensor::{bf16_view, f32_view};
 use model::config::LlamaConfig;
+use model::gpu::quantize_rows;
 use model::weights::TensorSpec;
 
-use super::layout::{Layout, Matrix, Norm, Place};
+use super::layout::{Int8Matrix, Layout, Matrix, Norm, Place};
 use crate::config::{Method, Precision};
 use crate::error::Result;
 use crate::lora::{LoraConfig, add_product};
@@ -21,10 +22,12 @@ use crate::weights::Slot;
 #[derive(Debug)]
 pub(super) struct Weights {
     pub(super) layout: Layout,
-    /// Norms and masters.
+    /// Norms, masters, and the scales of what is int8.
     pub(super) f32s: CudaSlice<f32>,
     /// Matrices, as products read them: copies of their masters where they have one.
     pub(super) bf16s: CudaSlice<bf16>,
+    /// The frozen projections of a base in 8 bits.
+    pub(super) int8s: CudaSlice<i8>,
 }
 
 /// The sum of a step's gradients, one array for all.
@@ -66,6 +69,7 @@ impl Weights {
         let mut weights = Self {
             f32s: device.zeros(layout.num_f32)?,
             bf16s: device.zeros(layout.num_bf16)?,
+            int8s: device.zeros(layout.num_int8)?,
             layout,
         };
         let mut tensors = tensors.into_iter();
@@ -111,7 +115,14 @@ impl Weights {
         self.f32s.slice(norm.values.clone())
     }
 
-    /// Writes a tensor wherever it has a place; in bf16 rounded to nearest.
+    pub(super) fn int8(&self, matrix: &Int8Matrix) -> (CudaView<'_, i8>, CudaView<'_, f32>) {
+        (
+            self.int8s.slice(matrix.values.clone()),
+            self.f32s.slice(matrix.scales.clone()),
+        )
+    }
+
+    /// Writes a tensor wherever it has a place, rounded to nearest.
     fn write(&mut self, device: &Device, place: &Place, values: &[f32]) -> Result<()> {
         if let Some(range) = &place.f32 {
             device.write(values, &mut self.f32s.slice_mut(range.clone()))?;
@@ -121,13 +132,32 @@ impl Weights {
             rounded.convert_from_f32_slice(values);
             device.write(&rounded, &mut self.bf16s.slice_mut(range.clone()))?;
         }
+        if let Some(matrix) = &place.int8 {
+            let mut rounded = vec![0; values.len()];
+            let mut scales = vec![0.0; matrix.scales.len()];
+            quantize_rows(values, (&mut rounded, &mut scales));
+            let mut to = self.int8s.slice_mut(matrix.values.clone());
+            device.write(&rounded, &mut to)?;
+            device.write(&scales, &mut self.f32s.slice_mut(matrix.scales.clone()))?;
+        }
         Ok(())
     }
 
-    /// The most exact values that there are of a tensor.
+    /// The most exact values that there are of a tensor; of int8, those that products see.
     fn read(&self, device: &Device, place: &Place) -> Result<Vec<f32>> {
         if let Some(range) = &place.f32 {
             return Ok(device.download(&self.f32s.slice(range.clone()))?);
+        }
+        if let Some(matrix) = &place.int8 {
+            let (values, scales) = self.int8(matrix);
+            let (values, scales) = (device.download(&values)?, device.download(&scales)?);
+            let width = values.len() / scales.len();
+            let rows = values.chunks(width).zip(&scales);
+            // As `cuda::dequantize_rows` rounds, to the bit.
+            let widen =
+                |value: &i8, scale: &f32| bf16::from_f32(f32::from(*value) * scale).to_f32();
+            let rows = rows.flat_map(|(row, scale)| row.iter().map(move |it| widen(it, scale)));
+            return Ok(rows.collect());
         }
         let range = place.bf16.clone().expect("every tensor has a place");
         let stored = device.download(&self.bf16s.slice(range))?;

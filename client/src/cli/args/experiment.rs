@@ -80,7 +80,7 @@ pub struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub struct RandomModelArgs {
-    /// tiny, small, 1b, 3b or llama3-vocab-tiny
+    /// tiny, tiny-704, small, 1b, 3b or llama3-vocab-tiny
     #[arg(long, default_value = "llama3-vocab-tiny")]
     pub preset: String,
     /// Folder with a tokenizer.json to copy [default: one token per byte]

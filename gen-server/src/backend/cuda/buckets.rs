@@ -4,7 +4,7 @@
 pub(super) const GRAPH_TABLE_LEN: usize = 128;
 
 /// 1, 2, 4, then multiples of 8 up to 64, of 16 up to 256, of 32 beyond, up to `most`.
-pub(super) fn buckets(most: usize) -> Vec<usize> {
+pub(crate) fn buckets(most: usize) -> Vec<usize> {
     let mut sizes = vec![1, 2, 4];
     sizes.extend((8..=64).step_by(8));
     sizes.extend((80..=256).step_by(16));
@@ -15,13 +15,13 @@ pub(super) fn buckets(most: usize) -> Vec<usize> {
 }
 
 /// The smallest of `buckets` that holds `count`.
-pub(super) fn bucket_for(buckets: &[usize], count: usize) -> Option<usize> {
+pub(crate) fn bucket_for(buckets: &[usize], count: usize) -> Option<usize> {
     let index = buckets.partition_point(|size| *size < count);
     (index < buckets.len()).then_some(index)
 }
 
 /// Tokens or rows of a step without a graph: few different numbers, since each makes cublasLt choose anew.
-pub(super) fn padded(count: usize, most: usize) -> usize {
+pub(crate) fn padded(count: usize, most: usize) -> usize {
     let unit = if count <= 256 { 8 } else { 64 };
     count.next_multiple_of(unit).min(most.max(count))
 }

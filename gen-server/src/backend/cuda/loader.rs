@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use cuda::{Device, Float};
+use cuda::{Device, Float, Uploader};
 use model::{
     config::LlamaConfig,
     gpu::{
@@ -91,6 +91,7 @@ impl<A: Float> Loader for CudaLoader<A> {
 pub(super) struct Prober<A: Float> {
     network: Network<A>,
     kv_cache: KvCache<A>,
+    uploader: Uploader,
 }
 
 impl<A: Float> Prober<A> {
@@ -115,6 +116,7 @@ impl<A: Float> Prober<A> {
         };
         Ok(Self {
             kv_cache: KvCache::new(&device, config, shape)?,
+            uploader: Uploader::new(&device)?,
             network: Network::new(&device, config, room)?,
         })
     }
@@ -125,9 +127,10 @@ impl<A: Float> Prober<A> {
         folder: &Path,
         config: &LlamaConfig,
     ) -> Result<Lease<A>, LoadError> {
-        let device = self.network.device().clone();
         let arena = lease.arena_mut();
-        arena.load(&device, folder, config).map_err(unusable)?;
+        arena
+            .load(&mut self.uploader, folder, config)
+            .map_err(unusable)?;
         self.probe(arena, config.bos_token_id.unwrap_or(0))?;
         Ok(lease)
     }
@@ -149,6 +152,7 @@ impl<A: Float> Prober<A> {
                 rows: &[0],
                 carried: &[],
                 tiles: &[],
+                prefixes: None,
             };
             let logits = self
                 .network

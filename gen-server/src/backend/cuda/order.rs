@@ -3,6 +3,7 @@
 use cuda::Heads;
 use model::gpu::{Step, StepSequence};
 
+use super::prefixes::{Finder, Sharing};
 use crate::engine::batch::StepBatch;
 
 /// A step in that order. Reused from step to step.
@@ -17,6 +18,7 @@ pub(super) struct Ordered {
     tiles: Vec<u32>,
     /// Of each token of the engine's step, its place here.
     places: Vec<u32>,
+    finder: Finder,
 }
 
 impl Ordered {
@@ -69,8 +71,21 @@ impl Ordered {
         self.tiles = cuda::prefill_work(&chunks, heads);
     }
 
-    pub(super) fn step<'a>(&'a self, batch: &'a StepBatch) -> Step<'a> {
-        Step {
+    /// The step that was filled in, with prefixes shared where `sharing` says so.
+    pub(super) fn step<'a>(
+        &'a mut self,
+        batch: &'a StepBatch,
+        (heads, sharing): (Heads, Option<Sharing>),
+    ) -> cuda::Result<Step<'a>> {
+        let decodes = self.sequences.iter().take_while(|it| it.query_len == 1);
+        let decodes = &self.sequences[..decodes.count()];
+        let prefixes = match sharing {
+            Some(sharing) => self
+                .finder
+                .find(decodes, &batch.block_tables, (heads, sharing))?,
+            None => None,
+        };
+        Ok(Step {
             token_ids: &self.token_ids,
             positions: &self.positions,
             slots: &self.slots,
@@ -79,7 +94,8 @@ impl Ordered {
             rows: &self.rows,
             carried: &self.carried,
             tiles: &self.tiles,
-        }
+            prefixes,
+        })
     }
 }
 
@@ -119,7 +135,7 @@ mod tests {
         let mut ordered = Ordered::default();
         for _ in 0..2 {
             ordered.fill(&batch, heads, |row| 10 + row);
-            let step = ordered.step(&batch);
+            let step = ordered.step(&batch, (heads, None)).unwrap();
             assert_eq!(step.token_ids, [10, 0, 20, 21]);
             assert_eq!(step.slots, [1, 4, 2, 3]);
             assert_eq!(step.rows, [0, 3, 1]);

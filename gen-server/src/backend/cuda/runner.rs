@@ -2,9 +2,9 @@
 //! recorded at the start for its number of sequences, padded; any other is launched kernel by kernel. All
 //! that crosses the bus is what the step brings, on the way there, and what the rows came to, on the way back.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
-use cuda::{CudaSlice, Device, Float, Graph, Mark, Pinned};
+use cuda::{CudaSlice, Device, Float, Graph, Mark, Pinned, Trial};
 use model::gpu::{KvCache, Network, Step, StepShape};
 
 use super::{
@@ -12,8 +12,10 @@ use super::{
     buckets::{GRAPH_TABLE_LEN, bucket_for, buckets, padded},
     loader::Staged,
     order::Ordered,
+    prefixes::Sharing,
     sampling::{Drawing, MAX_GRAPH_EDITS, Sampler, word_of},
 };
+use crate::config::ProductTuning;
 use crate::engine::{
     batch::StepBatch,
     runner::{Runner, RunnerError, Sampled, StagedWeights},
@@ -38,6 +40,8 @@ pub(super) struct CudaRunner<A: Float> {
     next_stage: usize,
     under_way: VecDeque<usize>,
     ordered: Ordered,
+    /// Whether what sequences have in common is read once.
+    sharing: Option<Sharing>,
 }
 
 /// Host memory of one step, and the end of its last copy.
@@ -48,12 +52,21 @@ struct Stage {
     done: Option<Mark>,
 }
 
-/// Recorded steps that only decode: for each arena, one for each bucket.
+/// Recorded steps that only decode: for each arena and each way to read keys, one for each bucket.
 #[derive(Debug)]
 struct Graphs {
     buckets: Vec<usize>,
     table_len: usize,
-    by_arena: Vec<Vec<Graph>>,
+    by_arena: Vec<[Vec<Graph>; 2]>,
+}
+
+/// How sequences that decode read their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Each by itself.
+    Own,
+    /// Those of a common prefix once for all.
+    Shared,
 }
 
 impl<A: Float> CudaRunner<A> {
@@ -61,6 +74,7 @@ impl<A: Float> CudaRunner<A> {
     pub(super) fn new(
         (network, kv_cache): (Network<A>, KvCache<A>),
         (live, others): (Lease<A>, &Arenas<A>),
+        (sharing, tuning): (Option<Sharing>, ProductTuning),
     ) -> model::error::Result<Self> {
         let device = network.device().clone();
         let room = network.room();
@@ -73,6 +87,7 @@ impl<A: Float> CudaRunner<A> {
             table_len,
             // Each has 64 rows, and a token at most 16: see `cuda::prefill_work`.
             num_tiles: room.num_tokens.div_ceil(4) + room.num_sequences,
+            num_prefix_tiles: most_prefix_tiles(room.num_sequences),
         };
         let stage = || {
             Ok::<_, cuda::Error>(Stage {
@@ -93,13 +108,37 @@ impl<A: Float> CudaRunner<A> {
             next_stage: 0,
             under_way: VecDeque::with_capacity(MAX_STEPS_IN_FLIGHT),
             ordered: Ordered::default(),
+            sharing,
             device,
             network,
             kv_cache,
             live,
         };
+        if tuning == ProductTuning::On {
+            runner.tune()?;
+        }
         runner.record(others)?;
         Ok(runner)
+    }
+
+    /// Finds the fastest products for each bucket. They are those of a graph, which may be of either arena.
+    fn tune(&mut self) -> model::error::Result<()> {
+        let start = Instant::now();
+        let mut trials = Vec::new();
+        for bucket in 0..self.graphs.buckets.len() {
+            let num_rows = self.graphs.buckets[bucket];
+            trials.extend(self.network.tune(self.live.arena(), num_rows)?);
+        }
+        let changed = trials.iter().filter(|trial| trial.taken > 0);
+        let sum = |time: fn(&Trial) -> f64| trials.iter().map(time).sum::<f64>();
+        tracing::info!(
+            shapes = trials.len(),
+            changed = changed.count(),
+            faster_percent = 100.0 * (1.0 - sum(|it| it.taken_s) / sum(|it| it.first_s).max(1e-9)),
+            seconds = start.elapsed().as_secs_f64(),
+            "products tuned"
+        );
+        Ok(())
     }
 
     /// Records the graphs of all arenas. What they compute meanwhile is of padding alone.
@@ -107,7 +146,7 @@ impl<A: Float> CudaRunner<A> {
         let standby = others.take();
         self.graphs
             .by_arena
-            .resize_with(others.num_arenas(), Vec::new);
+            .resize_with(others.num_arenas(), <[Vec<Graph>; 2]>::default);
         self.record_live()?;
         let Some(standby) = standby else {
             return Ok(());
@@ -119,24 +158,32 @@ impl<A: Float> CudaRunner<A> {
     }
 
     fn record_live(&mut self) -> model::error::Result<()> {
-        let mut graphs = Vec::with_capacity(self.graphs.buckets.len());
-        for index in 0..self.graphs.buckets.len() {
-            let shape = self.graphs.shape(index);
-            // The first launch loads kernels and chooses products, which a recording must not.
-            let nothing = Step::default();
-            let stage = &mut self.stages[0];
-            nothing.fill(shape, stage.inputs.as_mut_slice()?);
-            stage.drawing.fill(&StepBatch::default(), shape.num_rows)?;
-            self.device
-                .send(&stage.inputs, shape.len(), &mut self.inputs)?;
-            self.sampler.send(&self.device, &stage.drawing)?;
-            self.compute(shape, 0)?;
-            self.device.synchronize()?;
-            let device = self.device.clone();
-            graphs.push(device.record(|| self.compute(shape, 0))?);
+        let arena = self.live.index();
+        for keys in [Keys::Own, Keys::Shared] {
+            if keys == Keys::Shared && self.sharing.is_none() {
+                continue;
+            }
+            for bucket in 0..self.graphs.buckets.len() {
+                let graph = self.record_step(self.graphs.shape(bucket, keys))?;
+                self.graphs.by_arena[arena][keys as usize].push(graph);
+            }
         }
-        self.graphs.by_arena[self.live.index()] = graphs;
         Ok(())
+    }
+
+    fn record_step(&mut self, shape: StepShape) -> model::error::Result<Graph> {
+        // The first launch loads kernels and chooses products, which a recording must not.
+        let nothing = Step::default();
+        let stage = &mut self.stages[0];
+        nothing.fill(shape, stage.inputs.as_mut_slice()?);
+        stage.drawing.fill(&StepBatch::default(), shape.num_rows)?;
+        self.device
+            .send(&stage.inputs, shape.len(), &mut self.inputs)?;
+        self.sampler.send(&self.device, &stage.drawing)?;
+        self.compute(shape, 0)?;
+        self.device.synchronize()?;
+        let device = self.device.clone();
+        device.record(|| self.compute(shape, 0))
     }
 
     /// Everything between the copies.
@@ -153,11 +200,15 @@ impl<A: Float> CudaRunner<A> {
         let logits_rows = self.network.room().logits_rows;
         let word = |row| word_of(row, logits_rows);
         self.ordered.fill(batch, heads, word);
-        let step = self.ordered.step(batch);
+        let step = self.ordered.step(batch, (heads, self.sharing))?;
+        let keys = match step.prefixes {
+            None => Keys::Own,
+            Some(_) => Keys::Shared,
+        };
         let own = step.shape(step.longest_table());
         let bucket = self.graphs.bucket_of(&step, own);
         let shape = match bucket {
-            Some(bucket) => self.graphs.shape(bucket),
+            Some(bucket) => self.graphs.shape(bucket, keys),
             None => StepShape {
                 num_tokens: padded(own.num_tokens, self.network.room().num_tokens),
                 num_rows: padded(own.num_rows, self.network.room().num_rows),
@@ -173,7 +224,8 @@ impl<A: Float> CudaRunner<A> {
         self.sampler.send(&self.device, &stage.drawing)?;
         match bucket {
             Some(bucket) if num_edits <= MAX_GRAPH_EDITS => {
-                self.graphs.by_arena[self.live.index()][bucket].launch()?;
+                let graphs = &mut self.graphs.by_arena[self.live.index()];
+                graphs[keys as usize][bucket].launch()?;
             }
             _ => self.compute(shape, num_edits)?,
         }
@@ -181,6 +233,15 @@ impl<A: Float> CudaRunner<A> {
         self.sampler.receive(&self.device, &mut stage.drawing)?;
         stage.done = Some(self.device.mark()?);
         Ok(())
+    }
+
+    /// Waits for what was submitted: copies of the step that failed may be under way. A device that cannot even wait
+    /// has met an error that it keeps (a faulty address, a lost card).
+    fn failed(&self, error: &model::ModelError) -> RunnerError {
+        match self.device.synchronize() {
+            Ok(()) => RunnerError::Step(error.to_string()),
+            Err(_) => RunnerError::Device(error.to_string()),
+        }
     }
 
     fn finish(
@@ -196,10 +257,19 @@ impl<A: Float> CudaRunner<A> {
     }
 }
 
+/// Whoever shares a prefix shares it with another.
+fn most_prefix_tiles(num_sequences: usize) -> usize {
+    (num_sequences / 2).max(1)
+}
+
 impl Graphs {
     /// What the graphs of a bucket are recorded for.
-    fn shape(&self, bucket: usize) -> StepShape {
+    fn shape(&self, bucket: usize, keys: Keys) -> StepShape {
         let size = self.buckets[bucket];
+        let num_prefix_tiles = match keys {
+            Keys::Own => 0,
+            Keys::Shared => most_prefix_tiles(size),
+        };
         StepShape {
             num_tokens: size,
             num_sequences: size,
@@ -207,6 +277,7 @@ impl Graphs {
             num_rows: size,
             table_len: self.table_len,
             num_tiles: 0,
+            num_prefix_tiles,
         }
     }
 
@@ -229,7 +300,9 @@ impl<A: Float> Runner for CudaRunner<A> {
     fn submit(&mut self, batch: &StepBatch) -> Result<(), RunnerError> {
         assert!(self.under_way.len() < MAX_STEPS_IN_FLIGHT, "a free stage");
         let stage = self.next_stage;
-        self.start(batch, stage).map_err(failed)?;
+        if let Err(error) = self.start(batch, stage) {
+            return Err(self.failed(&error));
+        }
         self.next_stage = (stage + 1) % MAX_STEPS_IN_FLIGHT;
         self.under_way.push_back(stage);
         Ok(())
@@ -238,7 +311,8 @@ impl<A: Float> Runner for CudaRunner<A> {
     fn collect(&mut self, outcomes: &mut Vec<Option<Sampled>>) -> Result<(), RunnerError> {
         let stage = self.under_way.pop_front();
         let stage = stage.expect("a step that was submitted");
-        self.finish(stage, outcomes).map_err(failed)
+        self.finish(stage, outcomes)
+            .map_err(|error| self.failed(&error))
     }
 
     fn install(&mut self, weights: StagedWeights) {
@@ -260,9 +334,4 @@ impl<A: Float> Drop for CudaRunner<A> {
             tracing::error!(%error, "the GPU did not finish");
         }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(error: model::ModelError) -> RunnerError {
-    RunnerError(error.to_string())
 }

@@ -21,7 +21,10 @@ use crate::{
         load,
         tests::{Answer, answer, request, start_backend},
     },
-    config::{Device, Dtype, KvCacheDtype, KvCacheSize, Precision, Quantization, WeightArenas},
+    config::{
+        CascadeAttention, Device, Dtype, KvCacheDtype, KvCacheSize, Precision, ProductTuning,
+        Quantization, WeightArenas,
+    },
     engine::handle::EngineHandle,
     request::{Sampling, Stopping, Task, TokenLogprobs},
 };
@@ -141,9 +144,10 @@ const TOLERANCE: f32 = 0.02;
 fn greedy_answers_are_what_the_cpu_says() {
     let Some((_dir, path)) = model() else { return };
     let judge = start_backend(load(&on_cpu(&path)).unwrap());
-    for speculative_tokens in [0, 3] {
+    for (speculative_tokens, tuning) in [(0, ProductTuning::On), (3, ProductTuning::Off)] {
         let mut config = on_gpu(&path);
         config.speculative_tokens = speculative_tokens;
+        config.gpu.product_tuning = tuning;
         let engine = start_backend(load(&config).unwrap());
         let answers = answers(&engine, &Sampling::GREEDY, 20);
         for (answer, judged) in answers.iter().zip(judged(&judge, &answers, &prompts())) {
@@ -192,6 +196,43 @@ fn assert_agree(answer: &Answer, judged: &[TokenLogprobs], tolerance: f32) {
         assert!(difference < tolerance, "{own:?} {cpu:?}");
         assert_eq!((own.rank, own.candidates.len()), (1, 3), "{own:?}");
     }
+}
+
+/// Prompts with 40 tokens in common, more of them in pairs, beside some that share nothing: their steps, recorded and
+/// mixed with prefills, say what the CPU says, and what comes of reading each for itself.
+#[test]
+fn shared_prefixes_are_read_once_with_the_same_answers() {
+    let Some((_dir, path)) = model() else { return };
+    let judge = start_backend(load(&on_cpu(&path)).unwrap());
+    let start = |cascade| {
+        let mut config = on_gpu(&path);
+        config.kv_cache = KvCacheSize::Blocks(60.try_into().unwrap());
+        config.max_num_seqs = 8;
+        config.gpu.cascade_attention = cascade;
+        start_backend(load(&config).unwrap())
+    };
+    let prompt = |own: u32| -> Vec<u32> {
+        let head = (0..40).map(|at| 6 + at * 7 % 250);
+        let middle = (0..16).map(|at| 20 + at + own / 2);
+        head.chain(middle).chain([100 + own]).collect()
+    };
+    let mut prompts: Vec<Vec<u32>> = (0..9).map(prompt).collect();
+    prompts.extend(self::prompts());
+    let ask = |engine: &EngineHandle| answers_to(engine, &prompts, (&Sampling::GREEDY, 24));
+    let engine = start(CascadeAttention::Always);
+    // The first time prompts are computed side by side; the second finds them in the prefix cache.
+    for _ in 0..2 {
+        let answers = ask(&engine);
+        for (answer, judged) in answers.iter().zip(judged(&judge, &answers, &prompts)) {
+            assert_agree(answer, &judged, TOLERANCE);
+        }
+    }
+    assert!(engine.gauges().load().num_preemptions_total == 0);
+    // So little is not worth it: the steps are those of a server that does not share.
+    assert_eq!(
+        ask(&start(CascadeAttention::Auto)),
+        ask(&start(CascadeAttention::Off))
+    );
 }
 
 /// Errors of weights in int8 are six times those of activations in bf16 (the tests of `model` say why).
@@ -322,7 +363,13 @@ fn swapped_weights_answer_as_if_started_with_them() {
             config.gpu.kv_cache_dtype = kv;
             config
         };
-        let ask = |engine: &EngineHandle| answers(engine, &Sampling::GREEDY, 8);
+        // One after the other: the last bits follow from what is computed together.
+        let ask = |engine: &EngineHandle| -> Vec<Vec<Answer>> {
+            let prompts = prompts().into_iter();
+            prompts
+                .map(|prompt| answers_to(engine, &[prompt], (&Sampling::GREEDY, 8)))
+                .collect()
+        };
         let fresh = ask(&start_backend(load(&configured(&other)).unwrap()));
         let backend = load(&configured(&path)).unwrap();
         let loader = Arc::clone(&backend.loader);
@@ -377,8 +424,9 @@ fn too_little_memory_is_an_error_with_figures() {
     config.kv_cache = KvCacheSize::Auto;
     config.gpu.memory_utilization = 0.001;
     let error = load(&config).unwrap_err().to_string();
+    let figures = error.split_once("--gpu-memory-utilization 0.001 of ");
     assert!(
-        error.contains("--gpu-memory-utilization 0.001 of 8.0 GiB"),
+        figures.is_some_and(|(_, figures)| figures.contains(" GiB")),
         "{error}"
     );
 }

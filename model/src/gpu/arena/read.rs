@@ -90,21 +90,30 @@ impl<A: Float> Rounded<A> {
     fn quantize(&mut self, values: &[f32], width: usize) -> (&[i8], &[f32]) {
         self.int8s.resize(values.len(), 0);
         self.scales.resize(values.len() / width, 0.0);
-        let rows = (CHUNK / width).max(1);
-        let to = self.int8s.par_chunks_mut(rows * width);
-        let from = values.par_chunks(rows * width);
-        let scales = self.scales.par_chunks_mut(rows);
-        to.zip(from).zip(scales).for_each(|((to, from), scales)| {
-            let rows = to.chunks_mut(width).zip(from.chunks(width));
-            for ((to, from), scale) in rows.zip(scales) {
-                *scale = quantize_row(from, to);
-            }
-        });
+        quantize_rows(values, (&mut self.int8s, &mut self.scales));
         (&self.int8s, &self.scales)
     }
 }
 
-/// As [`cuda::quantize_rows`] does it, to the bit; every value is finite.
+/// As [`cuda::quantize_rows`] does it, to the bit: `values` \[O, K\] become whole numbers \[O, K\] of the scale
+/// of their row, and the scales \[O\], which say how many rows there are. Every value is finite.
+pub fn quantize_rows(values: &[f32], (to, scales): (&mut [i8], &mut [f32])) {
+    let width = values.len() / scales.len().max(1);
+    if width == 0 {
+        return;
+    }
+    let rows = (CHUNK / width).max(1);
+    let to = to.par_chunks_mut(rows * width);
+    let from = values.par_chunks(rows * width);
+    let scales = scales.par_chunks_mut(rows);
+    to.zip(from).zip(scales).for_each(|((to, from), scales)| {
+        let rows = to.chunks_mut(width).zip(from.chunks(width));
+        for ((to, from), scale) in rows.zip(scales) {
+            *scale = quantize_row(from, to);
+        }
+    });
+}
+
 fn quantize_row(values: &[f32], to: &mut [i8]) -> f32 {
     let largest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
     let scale = largest / MOST;

@@ -44,7 +44,7 @@ fn step(device: &Device, options: &NetworkOptions, group: &mut Group) -> Step {
 #[test]
 fn a_step_of_ranks_is_that_of_one() {
     let Some(device) = device() else { return };
-    for method in [Method::Full, lora(0.25)] {
+    for method in [Method::Full, lora(BaseFormat::Bf16, 0.25)] {
         let options = options(method, Precision::Bf16);
         let one = step(&device, &options, &mut Group::Single);
         for size in [2, 3, 6] {
@@ -77,7 +77,7 @@ fn weights_of_ranks_are_the_same_bits() {
     let Some(device) = device() else { return };
     for (method, precision) in [
         (Method::Full, Precision::Bf16Weights),
-        (lora(0.25), Precision::Bf16),
+        (lora(BaseFormat::Int8, 0.25), Precision::Bf16),
     ] {
         let options = options(method, precision);
         let ranks = on_all(2, |group| {

@@ -1,12 +1,16 @@
 //! Whole runs on a GPU; on the software one where there is no other.
 
 use cuda_emulator::Provided;
-use model::weights::Weights;
+use half::bf16;
+use model::config::LlamaConfig;
+use model::load::TensorReader;
+use model::weights::{TensorSpec, Weights};
 
 use super::group::{run_as, run_as_until};
 use super::stops::steps_in;
 use super::*;
 use crate::config::SaveDtype;
+use crate::lora::peft::AdapterFolder;
 use crate::testing::write_gpu_model_folder;
 
 /// A model that the GPU's kernels take, or `None` and a loud line.
@@ -52,6 +56,8 @@ const LORA: [&str; 6] = [
     "0.1",
 ];
 
+const INT8_BASE: [&str; 2] = ["--base", "int8"];
+
 const BF16_WEIGHTS: [&str; 4] = ["--precision", "bf16-weights", "--moments", "int8"];
 
 /// A run that was stopped in the middle of an epoch goes on to the bits of one that was not, in every
@@ -59,7 +65,8 @@ const BF16_WEIGHTS: [&str; 4] = ["--precision", "bf16-weights", "--moments", "in
 #[test]
 fn a_run_on_a_gpu_resumes_bit_for_bit() {
     let Some(setup) = setup() else { return };
-    let formats: [&[&str]; 3] = [&[], &LORA, &BF16_WEIGHTS];
+    let int8_base = [&LORA[..], &INT8_BASE].concat();
+    let formats: [&[&str]; 4] = [&[], &LORA, &int8_base, &BF16_WEIGHTS];
     for (number, format) in formats.iter().enumerate() {
         let flags: Vec<&str> = FEW.iter().chain(*format).copied().collect();
         let (whole, parts) = (format!("whole{number}"), format!("parts{number}"));
@@ -84,6 +91,61 @@ fn a_run_on_a_gpu_resumes_bit_for_bit() {
         let dtype = candle_core::DType::F32;
         Weights::load(&setup.path(&whole).join("epoch_2"), &folder.config, dtype).unwrap();
     }
+}
+
+/// All tensors of a model folder.
+fn values_of(dir: &Path) -> Vec<(TensorSpec, Vec<f32>)> {
+    let config = LlamaConfig::load(dir).unwrap();
+    let reader = TensorReader::open(dir, &config).unwrap();
+    reader.map(Result::unwrap).collect()
+}
+
+/// Rows of 8 bits with a scale each, widened to bf16.
+fn rounded_by_rows(values: &[f32], width: usize) -> Vec<f32> {
+    let rows = values.chunks(width).flat_map(|row| {
+        let scale = row.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / 127.0;
+        let inverse = 1.0 / scale;
+        let round = move |x: &f32| (x * inverse).round_ties_even() * scale;
+        row.iter().map(move |x| bf16::from_f32(round(x)).to_f32())
+    });
+    rows.collect()
+}
+
+/// Over a base in 8 bits an epoch's model is what was trained: the widened base, and the adapter that lies
+/// below it.
+#[test]
+fn an_epochs_model_is_the_int8_base_and_its_adapter() {
+    let Some(setup) = setup() else { return };
+    let flags = [&FEW[..], &LORA, &INT8_BASE].concat();
+    Setup::run(&setup.args("out", &flags)).0.unwrap();
+    let (base, saved) = (
+        values_of(&setup.path("base")),
+        values_of(&setup.path("out/epoch_2")),
+    );
+    let adapter = setup.path("out/epoch_2/adapter");
+    let mut adapters = AdapterFolder::read(&adapter).unwrap();
+    let mut num_adapted = 0;
+    for ((spec, base), (_, saved)) in base.iter().zip(&saved) {
+        if !adapters.has_target(&spec.name) {
+            assert!(base == saved, "{} differs", spec.name);
+            continue;
+        }
+        num_adapted += 1;
+        let (a, b) = adapters.take(&spec.name, &adapter).unwrap();
+        let added = (b.matmul(&a).unwrap() * adapters.scale).unwrap();
+        let added: Vec<f32> = added.flatten_all().unwrap().to_vec1().unwrap();
+        assert!(added.iter().any(|x| x.abs() > 1e-3), "{}", spec.name);
+        let frozen = rounded_by_rows(base, spec.shape[1]);
+        assert!(frozen != *base, "{} is not in 8 bits", spec.name);
+        for ((saved, frozen), added) in saved.iter().zip(&frozen).zip(&added) {
+            let expected = frozen + added;
+            // Saved in bf16.
+            let limit = expected.abs() / 256.0 + 1e-6;
+            assert!((saved - expected).abs() <= limit, "{}", spec.name);
+        }
+    }
+    assert_eq!(num_adapted, 14);
+    adapters.finish(&adapter).unwrap();
 }
 
 /// Two ranks, here both on the first GPU, train as one: the losses and the weights of one process up to
@@ -195,7 +257,10 @@ fn what_a_gpu_lacks_is_refused() {
     let Some(setup) = setup() else { return };
     for (more, named) in [
         (vec!["--precision", "f32"], "--precision"),
-        (vec!["--method", "lora", "--base", "int8"], "--base"),
+        (
+            vec!["--method", "lora", "--base", "f32"],
+            "--base = f32: expected bf16 or int8",
+        ),
         (vec!["--method", "lora", "--lora-rank", "12"], "--lora-rank"),
     ] {
         let flags: Vec<&str> = FEW.iter().copied().chain(more).collect();
