@@ -74,6 +74,14 @@ struct State {
 
 impl FakeServer {
     pub(crate) async fn start(script: impl Fn(&str, u32) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(listener, script)
+    }
+
+    pub(crate) fn start_on(
+        listener: TcpListener,
+        script: impl Fn(&str, u32) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let state = State {
             weights: 1,
             checkpoint: "base".to_owned(),
@@ -83,7 +91,6 @@ impl FakeServer {
             script: Box::new(script),
             state: Mutex::new(state),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = Service(shared.clone());
         let server = tonic::transport::Server::builder()

@@ -1,6 +1,6 @@
 //! A generation server in this process: the same gRPC over a loopback port, no second program.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use gen_server::{Device, GpuConfig, ServerConfig, ServerError};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -70,7 +70,7 @@ impl EmbeddedServer {
                 };
                 return Err(failed(&cause));
             }
-            server = Server::connect(address, BearerToken::default()) => server,
+            server = connect(address) => server,
         };
         match server {
             Ok(server) => Ok((Self { stop, task }, server)),
@@ -90,5 +90,37 @@ impl EmbeddedServer {
             Ok(Err(cause)) => Err(ClientError::EmbeddedServer(cause.to_string())),
             Err(cause) => Err(ClientError::EmbeddedServer(cause.to_string())),
         }
+    }
+}
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Tries until the server answers. While it loads it does not, and a large model takes longer than a connection may.
+async fn connect(address: ServerAddress) -> Result<Server, ClientError> {
+    loop {
+        match Server::connect(address.clone(), BearerToken::default()).await {
+            Err(ClientError::Unreachable { .. }) => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_server::{Act, FakeServer};
+
+    #[tokio::test]
+    async fn a_server_that_is_not_up_yet_is_waited_for() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let place = listener.local_addr().unwrap();
+        drop(listener);
+        let connecting = tokio::spawn(connect(ServerAddress::Url(format!("http://{place}"))));
+        tokio::time::sleep(3 * PAUSE).await;
+        assert!(!connecting.is_finished());
+        let listener = TcpListener::bind(place).await.unwrap();
+        let _server = FakeServer::start_on(listener, |_, _| Act::Say(String::new()));
+        connecting.await.unwrap().unwrap();
     }
 }
