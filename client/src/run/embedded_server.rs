@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::{BearerToken, Server, ServerAddress},
     error::ClientError,
+    interrupt::Interrupt,
 };
 
 /// What server and trainer of an experiment compute on. Not a setting: it may differ from call to call.
@@ -29,11 +30,11 @@ pub struct EmbeddedServer {
 }
 
 impl EmbeddedServer {
-    /// Starts a server on a free loopback port and waits until it answers.
+    /// Starts a server on a free loopback port and waits until it answers, or for an interrupt.
     pub async fn start(
         model: &Path,
         checkpoint_root: &Path,
-        hardware: &Hardware,
+        (hardware, interrupt): (&Hardware, &Interrupt),
     ) -> Result<(Self, Server), ClientError> {
         let config = ServerConfig {
             checkpoint_root: Some(checkpoint_root.to_owned()),
@@ -70,6 +71,7 @@ impl EmbeddedServer {
                 };
                 return Err(failed(&cause));
             }
+            () = interrupt.wait() => return Err(ClientError::Interrupted),
             server = connect(address) => server,
         };
         match server {

@@ -99,11 +99,8 @@ pub async fn run(experiment: Experiment) -> Result<Results, ClientError> {
             let line = "loading the model into a server in this process";
             experiment.progress.say(line);
             let root = checkpoints.path("");
-            let starting = EmbeddedServer::start(&base, &root, &experiment.hardware);
-            let started = tokio::select! {
-                started = starting => started?,
-                () = experiment.interrupt.wait() => return Err(ClientError::Interrupted),
-            };
+            let hardware = (&experiment.hardware, &experiment.interrupt);
+            let started = EmbeddedServer::start(&base, &root, hardware).await?;
             (Some(started.0), started.1, None)
         }
     };
