@@ -41,7 +41,7 @@ impl fmt::Debug for LinearKernel {
 
 impl Device {
     /// Kernels for this product, `most` of them where there are as many; the first is the one that
-    /// [`Device::linear`] takes. Nothing is computed.
+    /// [`Device::linear`] takes until [`Device::tune_linear`] finds another. Nothing is computed.
     pub fn linear_kernels<A: Float, Y: Output>(
         &self,
         factors: (&CudaView<'_, A>, &CudaView<'_, A>),

@@ -51,7 +51,7 @@ impl Random {
     }
 
     pub(crate) fn bf16s(&mut self, len: usize) -> Vec<bf16> {
-        (0..len).map(|_| bf16::from_f32(self.float())).collect()
+        self.values(len)
     }
 }
 

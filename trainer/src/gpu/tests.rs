@@ -414,16 +414,7 @@ fn states_travel_whole() {
 /// A projection of Llama-3.2-3B takes a byte a weight and 4 a row; embedding and norms are no smaller.
 #[test]
 fn a_base_in_8_bits_takes_a_byte_a_weight() {
-    let config = LlamaConfig {
-        vocab_size: 128_256,
-        hidden_size: 3072,
-        intermediate_size: 8192,
-        num_hidden_layers: 28,
-        num_attention_heads: 24,
-        num_key_value_heads: 8,
-        head_dim: 128,
-        ..gpu_config(Head::Tied)
-    };
+    let config = model::random::preset("3b").unwrap();
     let budget = |base| {
         let options = options(lora(base, 0.0), Precision::Bf16);
         gpu_budget(&config, &options, MomentsDtype::F32, 4096)

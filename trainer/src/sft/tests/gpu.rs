@@ -78,15 +78,7 @@ fn a_run_on_a_gpu_resumes_bit_for_bit() {
         let outcome = run(&args, &StopFlag::at_look(1), &mut Progress::memory());
         assert_eq!(outcome.unwrap(), Outcome::Interrupted);
         Setup::run(&args).0.unwrap();
-        for file in [
-            "epoch_2/model.safetensors",
-            "epoch_2/trainer_state/optimizer.safetensors",
-            "epoch_2/trainer_state/state.json",
-            "losses.csv",
-        ] {
-            let read = |out: &str| std::fs::read(setup.path(out).join(file)).unwrap();
-            assert!(read(&whole) == read(&parts), "{format:?}: {file} differs");
-        }
+        assert_same_files(&setup, (&whole, &parts), format);
         let folder = ModelFolder::open(&setup.path(&whole).join("epoch_2")).unwrap();
         let dtype = candle_core::DType::F32;
         Weights::load(&setup.path(&whole).join("epoch_2"), &folder.config, dtype).unwrap();
@@ -179,15 +171,7 @@ fn ranks_on_gpus_are_one_run() {
         }
 
         let [one, two, parts] = ["one", "two", "parts"].map(|out| format!("{out}{number}"));
-        for file in [
-            "epoch_2/model.safetensors",
-            "epoch_2/trainer_state/optimizer.safetensors",
-            "epoch_2/trainer_state/state.json",
-            "losses.csv",
-        ] {
-            let read = |out: &str| std::fs::read(setup.path(out).join(file)).unwrap();
-            assert!(read(&two) == read(&parts), "{format:?}: {file} differs");
-        }
+        assert_same_files(&setup, (&two, &parts), format);
         let steps = steps_in(&setup, &two);
         assert_eq!(steps, steps_in(&setup, &format!("{two}/ranks/1")));
         check_near(&setup, (&one, &two), &steps);
@@ -236,6 +220,19 @@ fn epoch_loss(event: &Event) -> Option<f64> {
     match event {
         Event::EpochEnd { train_loss, .. } => Some(*train_loss),
         _ => None,
+    }
+}
+
+/// What two runs of two epochs left behind is the same to the bit.
+fn assert_same_files(setup: &Setup, (one, other): (&str, &str), format: &[&str]) {
+    for file in [
+        "epoch_2/model.safetensors",
+        "epoch_2/trainer_state/optimizer.safetensors",
+        "epoch_2/trainer_state/state.json",
+        "losses.csv",
+    ] {
+        let read = |out: &str| std::fs::read(setup.path(out).join(file)).unwrap();
+        assert!(read(one) == read(other), "{format:?}: {file} differs");
     }
 }
 
